@@ -1,0 +1,79 @@
+// Engine: the public boundary. Opens a model, runs requests on its own thread, reports events.
+//
+//   auto engine = Engine::open(options, [](std::span<const TokenEvent> events) { ... });
+//   auto id = (*engine)->submit(request);
+//
+// Thread safety: every method may be called from any thread. The sink is called on the engine
+// thread, once per step with all events of that step; it must not block and must not call back.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "slipstream/options.h"
+#include "slipstream/request.h"
+
+namespace slipstream {
+
+class Tokenizer;  // text/tokenizer.h
+
+using EventSink = std::function<void(std::span<const TokenEvent>)>;
+
+struct ModelInfo {
+  std::string name;            // general.name, else the file's stem
+  std::string family;
+  int64_t num_parameters = 0;
+  std::string weights_format;  // "Q4_1", "F32", "dummy"
+  std::string kv_format;       // "f16"
+  int64_t bytes_per_token = 0;     // weight bytes one decoded token streams
+  int64_t kv_bytes_per_token = 0;  // of one position, all layers
+  int64_t vocab_size = 0;
+  int64_t max_model_len = 0;
+  std::string device;          // "cpu"
+  std::string executor;        // "eager"
+  std::string kernels;         // "avx2", 2 threads
+  int num_threads = 0;
+  SamplingParams default_sampling;  // from generation_config.json, else temperature 1
+};
+
+struct EngineStats {
+  int64_t num_waiting = 0;
+  int64_t num_running = 0;
+  int64_t num_finished = 0;
+  int64_t num_preemptions = 0;
+  int64_t num_steps = 0;
+  int64_t num_prompt_tokens = 0;
+  int64_t num_generated_tokens = 0;
+  int64_t kv_blocks_total = 0;
+  int64_t kv_blocks_used = 0;
+};
+
+class Engine {
+ public:
+  // Loads the model, takes all memory, starts the engine thread. Errors carry the exit code.
+  static Result<std::unique_ptr<Engine>> open(const EngineOptions& options, EventSink sink);
+  virtual ~Engine() = default;
+
+  // Checks the request and queues it. Refusals (bad parameters, too long, queue full) come back
+  // here and produce no event.
+  virtual Result<RequestId> submit(Request request) = 0;
+
+  // Ends a request within one step: its last event has FinishReason::kAbort. Unknown or finished
+  // ids are ignored: a late cancel is normal.
+  virtual void cancel(RequestId id) = 0;
+
+  virtual EngineStats stats() const = 0;
+  virtual const ModelInfo& model() const = 0;
+  virtual const std::shared_ptr<const Tokenizer>& tokenizer() const = 0;  // null if not loaded
+
+  // Read bandwidth (GB/s) over `bytes` bytes with the engine's own threads, measured between
+  // steps: the roof of decode. Blocks the caller until measured.
+  virtual double measure_read_gb_s(int64_t bytes) = 0;
+};
+
+}  // namespace slipstream

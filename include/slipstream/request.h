@@ -1,0 +1,69 @@
+// Request: what a caller asks. TokenEvent: what it gets back, one per token.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace slipstream {
+
+using RequestId = uint64_t;
+
+struct SamplingParams {
+  float temperature = 1.0f;         // 0 = greedy
+  float top_p = 1.0f;               // (0, 1]; keeps the smallest set with this probability
+  int32_t top_k = 0;                // 0 = all
+  float min_p = 0.0f;               // [0, 1]; drops tokens below min_p x the best probability
+  float repetition_penalty = 1.0f;  // > 0; divides positive and multiplies negative logits
+  float presence_penalty = 0.0f;    // [-2, 2]; subtracted once per generated token id
+  float frequency_penalty = 0.0f;   // [-2, 2]; subtracted per occurrence
+  std::optional<uint64_t> seed;     // none: drawn and reported in the first event
+  std::vector<std::pair<int32_t, float>> logit_bias;  // added to the logits, [-100, 100]
+
+  std::optional<int64_t> max_tokens;  // none: the rest of the context
+  int64_t min_tokens = 0;             // stop tokens and strings are ignored before this many
+  std::vector<std::string> stop;      // strings that end the answer; not part of its text
+  std::vector<int32_t> stop_token_ids;
+  bool include_stop_in_output = false;
+  bool ignore_eos = false;
+  bool skip_special_tokens = true;
+
+  std::optional<int32_t> logprobs;         // top-k alternatives per token, 0..20; none = off
+  std::optional<int32_t> prompt_logprobs;  // the same for the prompt
+};
+
+struct Request {
+  std::vector<int32_t> prompt_token_ids;
+  SamplingParams sampling;
+  int32_t priority = 0;  // lower runs first
+};
+
+enum class FinishReason : uint8_t { kNone, kStop, kLength, kAbort, kError };
+const char* finish_reason_name(FinishReason reason);  // "stop", "length", "abort", "error"
+
+struct TokenLogprobs {
+  int32_t id = 0;
+  float logprob = 0.0f;
+  std::vector<std::pair<int32_t, float>> top;  // best first
+};
+
+// Events of one request arrive in order. The last one, and only it, carries a finish reason; it
+// may be without a token (token_id < 0), for example after an abort.
+struct TokenEvent {
+  RequestId request = 0;
+  int32_t token_id = -1;
+  std::string text;          // new text; filled unless the tokenizer is not loaded
+  bool has_logprobs = false;
+  TokenLogprobs logprobs;
+  FinishReason finish = FinishReason::kNone;
+  std::string error;         // with kError: one line
+  int64_t time_ns = 0;       // steady clock, when the step that made it ended
+  // On the first event only:
+  bool first = false;
+  uint64_t seed = 0;
+  std::vector<TokenLogprobs> prompt_logprobs;  // [num_prompt_tokens - 1], from position 1
+};
+
+}  // namespace slipstream

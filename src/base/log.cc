@@ -1,0 +1,58 @@
+#include "base/log.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <ctime>
+
+#include "base/json_escape.h"
+
+namespace slipstream {
+namespace {
+
+// The one process-wide setting: which lines reach stderr. Written once at start.
+std::atomic<int> log_level{static_cast<int>(LogLevel::kWarn)};
+std::atomic<int> log_format{static_cast<int>(LogFormat::kText)};
+
+constexpr std::array<const char*, 4> kNames = {"debug", "info", "warn", "error"};
+
+std::string timestamp() {
+  std::timespec now{};
+  std::timespec_get(&now, TIME_UTC);
+  std::tm utc{};
+  gmtime_r(&now.tv_sec, &utc);
+  std::array<char, 40> text{};
+  const size_t used = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%S", &utc);
+  std::snprintf(text.data() + used, text.size() - used, ".%03dZ",
+                static_cast<int>(now.tv_nsec / 1'000'000));
+  return text.data();
+}
+
+}  // namespace
+
+void set_log(LogLevel level, LogFormat format) {
+  log_level = static_cast<int>(level);
+  log_format = static_cast<int>(format);
+}
+
+bool log_enabled(LogLevel level) { return static_cast<int>(level) >= log_level.load(); }
+
+void log_line(LogLevel level, std::string_view topic, std::string_view text) {
+  if (!log_enabled(level) || level == LogLevel::kOff) return;
+  const char* name = kNames[static_cast<size_t>(level)];
+  std::string line;
+  if (log_format.load() == static_cast<int>(LogFormat::kJson)) {
+    line = str("{\"time\":\"", timestamp(), "\",\"level\":\"", name, "\",\"topic\":\"");
+    append_json_escaped(line, topic);
+    line += "\",\"text\":\"";
+    append_json_escaped(line, text);
+    line += "\"}\n";
+  } else {
+    line = str(timestamp(), " ", name, " ", topic, " ", text, "\n");
+  }
+  // A log line that cannot be written is dropped: logging never stops the engine.
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
+}
+
+}  // namespace slipstream

@@ -1,0 +1,76 @@
+#include "base/thread_pool.h"
+
+#include "base/check.h"
+
+namespace slipstream {
+namespace {
+
+// About 50-100 us of polling before a worker sleeps: longer than the gap between two operations
+// of a decode step, short enough not to burn a core between requests.
+constexpr int kSpinsBeforeSleep = 4000;
+
+inline void cpu_relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int num_threads) {
+  SLIPSTREAM_CHECK(num_threads >= 1, "a pool has at least the calling thread");
+  workers_.reserve(static_cast<size_t>(num_threads - 1));
+  for (int thread_idx = 1; thread_idx < num_threads; ++thread_idx) {
+    workers_.emplace_back([this, thread_idx] { work(thread_idx); });
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  stop_.store(true, std::memory_order_relaxed);
+  generation_.fetch_add(1, std::memory_order_release);
+  generation_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::dispatch(int64_t num_tasks, const void* context, TaskFunction function) {
+  context_ = context;
+  function_ = function;
+  num_tasks_ = num_tasks;
+  next_task_.store(0, std::memory_order_relaxed);
+  running_workers_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  generation_.fetch_add(1, std::memory_order_release);
+  generation_.notify_all();
+  drain(0);
+  // Every worker must have left the loop before its description may be overwritten.
+  while (running_workers_.load(std::memory_order_acquire) != 0) cpu_relax();
+}
+
+void ThreadPool::drain(int thread_idx) {
+  while (true) {
+    const int64_t task_idx = next_task_.fetch_add(1, std::memory_order_relaxed);
+    if (task_idx >= num_tasks_) return;
+    function_(context_, task_idx, thread_idx);
+  }
+}
+
+void ThreadPool::work(int thread_idx) {
+  uint32_t seen = 0;
+  while (true) {
+    int spins = 0;
+    while (generation_.load(std::memory_order_acquire) == seen) {
+      if (++spins < kSpinsBeforeSleep) {
+        cpu_relax();
+      } else {
+        generation_.wait(seen, std::memory_order_acquire);
+      }
+    }
+    ++seen;
+    if (stop_.load(std::memory_order_relaxed)) return;
+    drain(thread_idx);
+    running_workers_.fetch_sub(1, std::memory_order_release);
+  }
+}
+
+}  // namespace slipstream

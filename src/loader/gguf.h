@@ -1,0 +1,81 @@
+// GGUF v3 files (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), mapped read-only.
+//
+// Owns the mapping, the metadata and the tensor directory. Every count, length, offset and size is
+// checked against the file before it is used; nothing is read past the end. Does not interpret
+// model keys: families do, through `GgufFile::metadata()`.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/mmap_file.h"
+#include "base/status.h"
+#include "quant/format.h"
+
+namespace slipstream {
+
+// Arrays are typed; numeric arrays are widened to 64 bits, strings view the mapped file.
+struct GgufArray {
+  std::variant<std::vector<int64_t>, std::vector<double>, std::vector<std::string_view>> items;
+  uint32_t element_type = 0;  // the file's GGUF type id
+  size_t size() const;
+};
+
+// u8..i64 and bool widen to int64 (u64 above INT64_MAX is refused), f32/f64 to double.
+using GgufValue = std::variant<int64_t, double, bool, std::string_view, GgufArray>;
+
+struct GgufTensor {
+  std::string name;
+  const QuantFormat* format = nullptr;  // null: a type this program does not read
+  uint32_t ggml_type = 0;
+  std::vector<int64_t> shape;  // slowest first, as everywhere in this program (GGUF stores reverse)
+  const std::byte* data = nullptr;
+  uint64_t bytes = 0;
+};
+
+class GgufMetadata {
+ public:
+  const GgufValue* find(const std::string& key) const;
+  bool contains(const std::string& key) const { return find(key) != nullptr; }
+
+  // Typed getters: absent gives `fallback`, another type is an error naming the key.
+  Result<int64_t> get_int(const std::string& key, int64_t fallback) const;
+  Result<double> get_number(const std::string& key, double fallback) const;
+  Result<bool> get_bool(const std::string& key, bool fallback) const;
+  Result<std::string> get_string(const std::string& key, const std::string& fallback) const;
+  // Null when absent; an error when present with another element type.
+  Result<const std::vector<std::string_view>*> get_strings(const std::string& key) const;
+  Result<const std::vector<int64_t>*> get_ints(const std::string& key) const;
+  Result<const std::vector<double>*> get_numbers(const std::string& key) const;
+
+  std::map<std::string, GgufValue> values;
+};
+
+class GgufFile {
+ public:
+  // Opens one file, or every shard of a split when `path` is its first shard
+  // (-00001-of-0000N.gguf). Vocabulary-only files have no tensors.
+  static Result<GgufFile> open(const std::string& path);
+
+  const GgufMetadata& metadata() const { return metadata_; }
+  const std::vector<GgufTensor>& tensors() const { return tensors_; }
+  const GgufTensor* find_tensor(const std::string& name) const;
+  const std::string& path() const { return path_; }
+  uint64_t file_bytes() const;
+  // Releases the resident pages of one tensor's bytes (MmapFile::drop).
+  void drop(const GgufTensor& tensor) const;
+
+ private:
+  std::string path_;
+  std::vector<std::shared_ptr<MmapFile>> files_;
+  GgufMetadata metadata_;
+  std::vector<GgufTensor> tensors_;
+  std::map<std::string, size_t> tensor_idx_;
+};
+
+}  // namespace slipstream
