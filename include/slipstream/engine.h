@@ -25,18 +25,18 @@ class Tokenizer;  // text/tokenizer.h
 using EventSink = std::function<void(std::span<const TokenEvent>)>;
 
 struct ModelInfo {
-  std::string name;            // general.name, else the file's stem
+  std::string name;  // general.name, else the file's stem
   std::string family;
   int64_t num_parameters = 0;
-  std::string weights_format;  // "Q4_1", "F32", "dummy"
-  std::string kv_format;       // "f16"
+  std::string weights_format;      // "Q4_1", "F32", "dummy"
+  std::string kv_format;           // "f16"
   int64_t bytes_per_token = 0;     // weight bytes one decoded token streams
   int64_t kv_bytes_per_token = 0;  // of one position, all layers
   int64_t vocab_size = 0;
   int64_t max_model_len = 0;
-  std::string device;          // "cpu"
-  std::string executor;        // "eager"
-  std::string kernels;         // "avx2", 2 threads
+  std::string device;    // "cpu"
+  std::string executor;  // "eager"
+  std::string kernels;   // "avx2", 2 threads
   int num_threads = 0;
   SamplingParams default_sampling;  // from generation_config.json, else temperature 1
 };

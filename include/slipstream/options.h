@@ -20,17 +20,17 @@ struct EngineOptions {
   std::string cpu_isa = "auto";      // auto, ref, avx2, avx512: the kernels of the CPU backend
   std::string load_format = "auto";  // auto, dummy (seeded random weights from config.json alone)
   std::string executor = "auto";     // auto, eager
-  std::string kv_cache_dtype = "auto";   // auto = f16 on the CPU; f16, f32
-  bool skip_tokenizer_init = false;  // ids in, ids out
-  int64_t max_model_len = 0;         // tokens of one sequence; 0 = the model's own limit, as far
-                                     // as the KV memory allows
-  int32_t max_num_seqs = 16;         // sequences that run at once
+  std::string kv_cache_dtype = "auto";  // auto = f16 on the CPU; f16, f32
+  bool skip_tokenizer_init = false;     // ids in, ids out
+  int64_t max_model_len = 0;            // tokens of one sequence; 0 = the model's own limit, as far
+                                        // as the KV memory allows
+  int32_t max_num_seqs = 16;            // sequences that run at once
   int64_t max_num_batched_tokens = 512;  // tokens of one step, prefill and decode together
   int64_t max_queued_requests = 4096;    // waiting requests; more are refused
-  int64_t kv_cache_bytes = 0;        // 0 = enough for max_num_seqs, at most a quarter of memory
-  int32_t block_size = 16;           // positions per KV block; the CPU kernels need 16
-  int32_t max_logprobs = 20;         // largest `logprobs` a request may ask
-  uint64_t seed = 0;                 // of requests that bring none (0 = from the system) and dummy weights
+  int64_t kv_cache_bytes = 0;            // 0 = enough for max_num_seqs, at most a quarter of memory
+  int32_t block_size = 16;               // positions per KV block; the CPU kernels need 16
+  int32_t max_logprobs = 20;             // largest `logprobs` a request may ask
+  uint64_t seed = 0;  // of requests that bring none (0 = from the system) and dummy weights
   std::function<void(const LoadProgressEvent&)> on_progress;
 };
 

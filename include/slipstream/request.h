@@ -54,12 +54,12 @@ struct TokenLogprobs {
 struct TokenEvent {
   RequestId request = 0;
   int32_t token_id = -1;
-  std::string text;          // new text; filled unless the tokenizer is not loaded
+  std::string text;  // new text; filled unless the tokenizer is not loaded
   bool has_logprobs = false;
   TokenLogprobs logprobs;
   FinishReason finish = FinishReason::kNone;
-  std::string error;         // with kError: one line
-  int64_t time_ns = 0;       // steady clock, when the step that made it ended
+  std::string error;    // with kError: one line
+  int64_t time_ns = 0;  // steady clock, when the step that made it ended
   // On the first event only:
   bool first = false;
   uint64_t seed = 0;

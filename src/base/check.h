@@ -11,8 +11,8 @@ namespace slipstream {
 
 }  // namespace slipstream
 
-#define SLIPSTREAM_CHECK(condition, detail)                                       \
-  do {                                                                            \
-    if (!(condition)) [[unlikely]]                                                \
-      ::slipstream::check_failed(__FILE__, __LINE__, #condition, (detail));       \
+#define SLIPSTREAM_CHECK(condition, detail)                                 \
+  do {                                                                      \
+    if (!(condition)) [[unlikely]]                                          \
+      ::slipstream::check_failed(__FILE__, __LINE__, #condition, (detail)); \
   } while (false)

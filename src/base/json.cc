@@ -43,8 +43,10 @@ bool too_deep(std::string_view text, int max_depth) {
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     if (in_string) {
-      if (c == '\\') ++i;
-      else if (c == '"') in_string = false;
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        in_string = false;
     } else if (c == '"') {
       in_string = true;
     } else if (c == '[' || c == '{') {
@@ -77,11 +79,9 @@ Result<Json> parse_json(std::string_view text, const std::string& what, JsonLimi
   }
   Guard guard(limits);
   try {
-    Json value = Json::parse(
-        text.begin(), text.end(),
-        [&guard](int depth, nlohmann::detail::parse_event_t event, Json& parsed) {
-          return guard(depth, event, parsed);
-        });
+    Json value = Json::parse(text.begin(), text.end(),
+                             [&guard](int depth, nlohmann::detail::parse_event_t event,
+                                      Json& parsed) { return guard(depth, event, parsed); });
     if (!guard.problem().empty()) return failed(str(what, ": JSON ", guard.problem()));
     return value;
   } catch (const nlohmann::json::exception& error) {

@@ -18,7 +18,7 @@ namespace {
 constexpr uint64_t kPageBytes = 4096;
 
 Result<uint64_t> regular_file_size(int fd, const std::string& path) {
-  struct stat info {};
+  struct stat info{};
   if (::fstat(fd, &info) != 0) return failed(str(path, ": ", std::strerror(errno)));
   if (!S_ISREG(info.st_mode)) return bad_usage(str(path, ": is not a regular file"));
   return static_cast<uint64_t>(info.st_size);

@@ -54,7 +54,7 @@ inline Status does_not_fit(std::string message) {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}  // NOLINT: implicit by design
+  Result(T value) : value_(std::move(value)) {}         // NOLINT: implicit by design
   Result(Status status) : status_(std::move(status)) {  // NOLINT: implicit by design
     SLIPSTREAM_CHECK(!status_.ok(), "a Result without a value needs an error");
   }
@@ -87,10 +87,10 @@ class [[nodiscard]] Result {
 #define SLIPSTREAM_CONCAT(a, b) SLIPSTREAM_CONCAT_INNER(a, b)
 
 // Returns the error of a Status expression to the caller.
-#define SLIPSTREAM_RETURN_IF_ERROR(expr)                 \
-  do {                                                   \
-    ::slipstream::Status status_of_expr = (expr);        \
-    if (!status_of_expr.ok()) return status_of_expr;     \
+#define SLIPSTREAM_RETURN_IF_ERROR(expr)             \
+  do {                                               \
+    ::slipstream::Status status_of_expr = (expr);    \
+    if (!status_of_expr.ok()) return status_of_expr; \
   } while (false)
 
 // Declares or assigns `lhs` from a Result expression, or returns its error to the caller.

@@ -12,7 +12,7 @@ struct Utf8Step {
   size_t length = 0;        // bytes consumed, at least 1; for an invalid sequence its maximal
                             // valid prefix, as the Unicode standard recommends
   bool valid = false;
-  bool truncated = false;   // a valid prefix that the end of the text cuts off
+  bool truncated = false;  // a valid prefix that the end of the text cuts off
 };
 
 // Decodes the code point at `position` (< text.size()).

@@ -46,24 +46,22 @@ struct TensorView {
     return count;
   }
   // Row `row` of a view whose last axis is contiguous.
-  float* f32_row(int64_t row) const {
-    return static_cast<float*>(data) + row * stride[0];
-  }
+  float* f32_row(int64_t row) const { return static_cast<float*>(data) + row * stride[0]; }
   const int32_t* i32() const { return static_cast<const int32_t*>(data); }
 
   // Rows [begin, begin + count) of the first axis.
   TensorView rows(int64_t begin, int64_t count) const {
     TensorView view = *this;
-    view.data = static_cast<char*>(data) +
-                begin * stride[0] * static_cast<int64_t>(dtype_bytes(dtype));
+    view.data =
+        static_cast<char*>(data) + begin * stride[0] * static_cast<int64_t>(dtype_bytes(dtype));
     view.shape[0] = count;
     return view;
   }
   // Columns [begin, begin + count) of a [rows, columns] view.
   TensorView columns(int64_t begin, int64_t count) const {
     TensorView view = *this;
-    view.data = static_cast<char*>(data) +
-                begin * stride[1] * static_cast<int64_t>(dtype_bytes(dtype));
+    view.data =
+        static_cast<char*>(data) + begin * stride[1] * static_cast<int64_t>(dtype_bytes(dtype));
     view.shape[1] = count;
     return view;
   }

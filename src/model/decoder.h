@@ -17,11 +17,11 @@
 namespace slipstream {
 
 struct LayerWeights {
-  std::vector<float> attn_norm, mlp_norm;     // [hidden]
-  Weight q, k, v, o;                          // [heads * head_dim, hidden], ..., [hidden, heads * head_dim]
+  std::vector<float> attn_norm, mlp_norm;  // [hidden]
+  Weight q, k, v, o;  // [heads * head_dim, hidden], ..., [hidden, heads * head_dim]
   std::vector<float> q_bias, k_bias, v_bias, o_bias;
-  std::vector<float> q_norm, k_norm;          // [head_dim]
-  Weight gate, up, down;                      // [intermediate, hidden] x2, [hidden, intermediate]
+  std::vector<float> q_norm, k_norm;  // [head_dim]
+  Weight gate, up, down;              // [intermediate, hidden] x2, [hidden, intermediate]
   std::vector<float> gate_bias, up_bias, down_bias;
 };
 
@@ -31,8 +31,8 @@ struct DecoderWeights {
   Weight lm_head;                 // [vocab, hidden]; shares embed's payload when tied
   std::vector<LayerWeights> layers;
   int64_t num_parameters = 0;
-  int64_t bytes_per_token = 0;    // weight bytes one decoded token streams, LM head included
-  std::string format;             // the format most bytes are stored in, e.g. "Q4_1"
+  int64_t bytes_per_token = 0;  // weight bytes one decoded token streams, LM head included
+  std::string format;           // the format most bytes are stored in, e.g. "Q4_1"
 };
 
 // Called with bytes packed so far and in all, from the loading thread.

@@ -15,7 +15,7 @@ struct ForwardBatch {
   std::vector<int64_t> slot_mapping;  // [T], block * block_size + offset
   std::vector<int32_t> block_table;   // [B, block_table_stride]
   int64_t block_table_stride = 0;
-  std::vector<int32_t> logit_rows;    // [R], rows of T whose logits are wanted, ascending
+  std::vector<int32_t> logit_rows;  // [R], rows of T whose logits are wanted, ascending
 
   int64_t num_tokens() const { return static_cast<int64_t>(token_ids.size()); }
   int num_seqs() const { return static_cast<int>(seq_lens.size()); }

@@ -16,8 +16,8 @@ struct AttentionSpec {
   int num_heads = 0;
   int num_kv_heads = 0;
   int head_dim = 0;
-  float scale = 0.0f;    // 1 / sqrt(head_dim)
-  int window = 0;        // 0: full
+  float scale = 0.0f;  // 1 / sqrt(head_dim)
+  int window = 0;      // 0: full
   bool qkv_bias = false;
   bool out_bias = false;
   bool qk_norm = false;  // RMS norm per head before RoPE

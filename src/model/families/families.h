@@ -12,9 +12,9 @@
 namespace slipstream {
 
 struct ModelFamily {
-  const char* name;          // ModelConfig::family
-  const char* hf_model_type;     // config.json "model_type"
-  const char* gguf_architecture; // general.architecture
+  const char* name;               // ModelConfig::family
+  const char* hf_model_type;      // config.json "model_type"
+  const char* gguf_architecture;  // general.architecture
   Result<ModelConfig> (*read_hf)(const HfConfig& config);
   Result<ModelConfig> (*read_gguf)(const Checkpoint& checkpoint);
   DecoderSpec (*make_spec)(const ModelConfig& config);
