@@ -1,4 +1,4 @@
-// GGUF v3 files (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), mapped read-only.
+// GGUF files (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), mapped read-only.
 //
 // Owns the mapping, the metadata and the tensor directory. Every count, length, offset and size is
 // checked against the file before it is used; nothing is read past the end. Does not interpret
@@ -13,8 +13,8 @@
 #include <variant>
 #include <vector>
 
-#include "base/mmap_file.h"
 #include "base/status.h"
+#include "loader/byte_source.h"
 #include "quant/format.h"
 
 namespace slipstream {
@@ -36,6 +36,7 @@ struct GgufTensor {
   std::vector<int64_t> shape;  // slowest first, as everywhere in this program (GGUF stores reverse)
   const std::byte* data = nullptr;
   uint64_t bytes = 0;
+  size_t shard_idx = 0;
 };
 
 class GgufMetadata {
@@ -43,7 +44,8 @@ class GgufMetadata {
   const GgufValue* find(const std::string& key) const;
   bool contains(const std::string& key) const { return find(key) != nullptr; }
 
-  // Typed getters: absent gives `fallback`, another type is an error naming the key.
+  // Typed getters: absent gives `fallback`, another type is an error naming the key. Numbers may be
+  // stored as integers; one that is not finite is an error.
   Result<int64_t> get_int(const std::string& key, int64_t fallback) const;
   Result<double> get_number(const std::string& key, double fallback) const;
   Result<bool> get_bool(const std::string& key, bool fallback) const;
@@ -61,21 +63,34 @@ class GgufFile {
   // Opens one file, or every shard of a split when `path` is its first shard
   // (-00001-of-0000N.gguf). Vocabulary-only files have no tensors.
   static Result<GgufFile> open(const std::string& path);
+  // One whole file held in memory; `name` stands for its path in messages.
+  static Result<GgufFile> from_bytes(std::vector<std::byte> bytes, const std::string& name);
 
   const GgufMetadata& metadata() const { return metadata_; }
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   const GgufTensor* find_tensor(const std::string& name) const;
   const std::string& path() const { return path_; }
+  // The path of the shard that holds `tensor`.
+  const std::string& tensor_path(const GgufTensor& tensor) const;
   uint64_t file_bytes() const;
   // Releases the resident pages of one tensor's bytes (MmapFile::drop).
   void drop(const GgufTensor& tensor) const;
+  // An error when the tensor's file was changed since it was opened (ByteSource::check_unchanged).
+  Status check_unchanged(const GgufTensor& tensor) const;
 
  private:
+  Status add_shard(std::shared_ptr<const ByteSource> source);
+  Status add_following_shards(int64_t num_shards);
+
   std::string path_;
-  std::vector<std::shared_ptr<MmapFile>> files_;
+  // Shared so that a moved GgufFile keeps the addresses its tensors and strings point to.
+  std::vector<std::shared_ptr<const ByteSource>> shards_;
   GgufMetadata metadata_;
   std::vector<GgufTensor> tensors_;
   std::map<std::string, size_t> tensor_idx_;
 };
+
+// "Q4_K", "IQ4_XS", or "type 99" for an id this program does not know at all.
+std::string ggml_type_name(uint32_t ggml_type);
 
 }  // namespace slipstream
