@@ -125,9 +125,9 @@ TEST(ThreadPool, ManyShortLoopsKeepTheirOwnResults) {
   }
 }
 
-TEST(Strings, QuotedEscapesWhatAFileContained) {
-  EXPECT_EQ(quoted("a\n\x01z"), "'a\\x0a\\x01z'");
-  EXPECT_EQ(quoted("abcdef", 3), "'abc...'");
+TEST(Strings, QuoteEscapesWhatAFileContained) {
+  EXPECT_EQ(quote("a\n\x01z"), "'a\\x0a\\x01z'");
+  EXPECT_EQ(quote("abcdef", 3), "'abc...'");
 }
 
 TEST(MmapFile, M20_MissingAndEmptyFilesNameThePath) {

@@ -24,7 +24,7 @@ class Guard {
       if (!keys_.empty()) keys_.pop_back();
     } else if (event == Event::key && limits_.reject_duplicate_keys && !keys_.empty()) {
       const auto& key = parsed.get_ref<const std::string&>();
-      if (!keys_.back().insert(key).second) problem_ = str("key ", quoted(key), " appears twice");
+      if (!keys_.back().insert(key).second) problem_ = str("key ", quote(key), " appears twice");
     }
     return problem_.empty();
   }

@@ -5,7 +5,7 @@
 
 namespace slipstream {
 
-std::string quoted(std::string_view text, size_t max_bytes) {
+std::string quote(std::string_view text, size_t max_bytes) {
   std::string out = "'";
   for (size_t i = 0; i < text.size() && i < max_bytes; ++i) {
     const auto byte = static_cast<unsigned char>(text[i]);

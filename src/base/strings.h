@@ -19,7 +19,7 @@ std::string str(const Args&... args) {
 
 // 'text' in single quotes, control characters and invalid bytes escaped, cut after `max_bytes`:
 // safe to print whatever a file contained.
-std::string quoted(std::string_view text, size_t max_bytes = 80);
+std::string quote(std::string_view text, size_t max_bytes = 80);
 
 // "1.5 GiB", "96.6 MiB", "512 B".
 std::string human_bytes(uint64_t bytes);
