@@ -78,7 +78,7 @@ Status GgufFile::add_shard(std::shared_ptr<const ByteSource> source) {
   for (GgufTensor& tensor : contents.tensors) {
     tensor.shard_idx = shard_idx;
     if (!tensor_idx_.emplace(tensor.name, tensors_.size()).second) {
-      return invalid_model(str(source->name(), ": tensor ", quoted(tensor.name), " appears twice"));
+      return invalid_model(str(source->name(), ": tensor ", quote(tensor.name), " appears twice"));
     }
     tensors_.push_back(std::move(tensor));
   }

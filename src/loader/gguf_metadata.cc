@@ -24,7 +24,7 @@ const char* kind_name(const GgufValue& value) {
 
 Status wrong_type(const std::string& key, const char* expected, const GgufValue& value) {
   return invalid_model(
-      str("key ", quoted(key), ": expected ", expected, ", got ", kind_name(value)));
+      str("key ", quote(key), ": expected ", expected, ", got ", kind_name(value)));
 }
 
 template <typename T>
@@ -63,7 +63,7 @@ Result<double> GgufMetadata::get_number(const std::string& key, double fallback)
   const auto* number = std::get_if<double>(value);
   if (number == nullptr) return wrong_type(key, "a number", *value);
   if (!std::isfinite(*number)) {
-    return invalid_model(str("key ", quoted(key), ": ", *number, " is not a finite number"));
+    return invalid_model(str("key ", quote(key), ": ", *number, " is not a finite number"));
   }
   return *number;
 }

@@ -121,7 +121,7 @@ Status Parser::parse_header() {
   uint32_t version = 0;
   if (!read(magic)) return cut_short("the GGUF header");
   if (std::memcmp(magic, "GGUF", 4) != 0) {
-    return error(str("not a GGUF file: it starts with ", quoted(std::string_view(magic, 4))));
+    return error(str("not a GGUF file: it starts with ", quote(std::string_view(magic, 4))));
   }
   if (!read(version)) return cut_short("the GGUF header");
   if (version == __builtin_bswap32(3) || version == __builtin_bswap32(2)) {
@@ -152,7 +152,7 @@ Status Parser::parse_key(GgufMetadata& metadata) {
     return error(
         str("a metadata key of ", key.size(), " bytes, expected 1 to ", limits_.max_key_bytes));
   }
-  where_ = str("key ", quoted(key), ": ");
+  where_ = str("key ", quote(key), ": ");
   uint32_t type = 0;
   if (!read(type)) return cut_short("the value's type");
   SLIPSTREAM_ASSIGN_OR_RETURN(GgufValue value, parse_value(type));
@@ -261,7 +261,7 @@ Status Parser::parse_tensor(GgufContents& contents) {
     return error(str("a tensor name of ", tensor_name.size(), " bytes, expected 1 to ",
                      limits_.max_tensor_name_bytes));
   }
-  where_ = str("tensor ", quoted(tensor_name), ": ");
+  where_ = str("tensor ", quote(tensor_name), ": ");
   if (!read(num_dims)) return cut_short("the tensor's description");
   if (num_dims < 1 || num_dims > kMaxDims) {
     return error(str(num_dims, " dimensions, expected 1 to ", kMaxDims));
@@ -319,7 +319,7 @@ Status Parser::place_tensors(std::vector<GgufTensor>& tensors) const {
     by_offset[idx] = idx;
     const uint64_t offset = offsets_[idx];
     if (offset > data_bytes || tensors[idx].bytes > data_bytes - offset) {
-      return invalid_model(str(name_, ": tensor ", quoted(tensors[idx].name), ": its ",
+      return invalid_model(str(name_, ": tensor ", quote(tensors[idx].name), ": its ",
                                tensors[idx].bytes, " bytes at data offset ", offset,
                                " reach past the end of the file (", bytes_.size(),
                                " bytes): the file is truncated or damaged; fetch it again"));
@@ -332,8 +332,8 @@ Status Parser::place_tensors(std::vector<GgufTensor>& tensors) const {
   for (size_t place = 0; place < by_offset.size(); ++place) {
     const size_t idx = by_offset[place];
     if (offsets_[idx] < end) {
-      return invalid_model(str(name_, ": tensors ", quoted(tensors[by_offset[place - 1]].name),
-                               " and ", quoted(tensors[idx].name), " overlap at data offset ",
+      return invalid_model(str(name_, ": tensors ", quote(tensors[by_offset[place - 1]].name),
+                               " and ", quote(tensors[idx].name), " overlap at data offset ",
                                offsets_[idx]));
     }
     end = offsets_[idx] + tensors[idx].bytes;
