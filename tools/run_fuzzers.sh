@@ -28,6 +28,6 @@ for program in "$build"/tests/fuzz/*_fuzz; do
   fi
   num_passed=$((num_passed + 1))
   echo "fuzz: $name ok, $(sed -n 's/^stat::number_of_executed_units: *//p' "$out/log") runs" \
-    "in $seconds s, $(ls "$seeds" | wc -l) seeds"
+    "in $seconds s, $(find "$seeds" -type f | wc -l) seeds"
 done
 echo "fuzz: $num_passed passed, 0 failed"
