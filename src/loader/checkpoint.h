@@ -45,7 +45,8 @@ class Checkpoint {
   const GgufMetadata* gguf() const { return gguf_ ? &gguf_->metadata() : nullptr; }
   const GgufFile* gguf_file() const { return gguf_.get(); }
   const HfConfig* hf() const { return hf_.get(); }
-  const GenerationDefaults& generation_defaults() const;
+  // Empty for a GGUF file.
+  const GenerationDefaults& generation_defaults() const { return generation_; }
 
   bool contains(const std::string& name) const { return tensors_.contains(name); }
   const TensorInfo* find(const std::string& name) const;
@@ -63,7 +64,7 @@ class Checkpoint {
   // Releases the tensor's resident pages once it is packed; later reads fault them in again.
   void drop(const std::string& name) const;
 
-  uint64_t file_bytes() const;  // of all weight files
+  uint64_t file_bytes() const { return file_bytes_; }  // of all weight files
 
  private:
   struct Entry {
@@ -75,11 +76,13 @@ class Checkpoint {
   Checkpoint() = default;
   Status open_gguf(const std::string& path);
   Status open_folder(const std::string& path);
+  std::string quantization_hint() const;
   Result<const Entry*> lookup(const std::string& name, const std::vector<int64_t>& shape) const;
 
   std::string path_;
   std::unique_ptr<GgufFile> gguf_;
   std::unique_ptr<HfConfig> hf_;
+  GenerationDefaults generation_;
   std::map<std::string, Entry> tensors_;
   uint64_t file_bytes_ = 0;
 };

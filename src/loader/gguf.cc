@@ -161,8 +161,4 @@ void GgufFile::drop(const GgufTensor& tensor) const {
   shards_[tensor.shard_idx]->drop(tensor.data, tensor.bytes);
 }
 
-Status GgufFile::check_unchanged(const GgufTensor& tensor) const {
-  return shards_[tensor.shard_idx]->check_unchanged();
-}
-
 }  // namespace slipstream

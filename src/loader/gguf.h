@@ -75,8 +75,10 @@ class GgufFile {
   uint64_t file_bytes() const;
   // Releases the resident pages of one tensor's bytes (MmapFile::drop).
   void drop(const GgufTensor& tensor) const;
-  // An error when the tensor's file was changed since it was opened (ByteSource::check_unchanged).
-  Status check_unchanged(const GgufTensor& tensor) const;
+  // The shard's bytes, for whoever keeps a tensor's data beyond this object.
+  std::shared_ptr<const ByteSource> source(const GgufTensor& tensor) const {
+    return shards_[tensor.shard_idx];
+  }
 
  private:
   Status add_shard(std::shared_ptr<const ByteSource> source);

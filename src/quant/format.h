@@ -16,14 +16,24 @@
 namespace slipstream {
 
 enum class QuantType : uint8_t {
-  kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ4_K, kQ5_K, kQ6_K,
+  kF32,
+  kF16,
+  kBF16,
+  kQ8_0,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
 };
 
 struct QuantFormat {
   QuantType type;
-  const char* name;      // "Q4_1", as `inspect` and --format spell it
-  int ggml_type;         // type id in a GGUF file
-  int block_elements;    // consecutive elements of a row that share a block
+  const char* name;    // "Q4_1", as `inspect` and --format spell it
+  int ggml_type;       // type id in a GGUF file
+  int block_elements;  // consecutive elements of a row that share a block
   int block_bytes;
   // out[block_elements] = exact value of one block, in float.
   void (*dequantize_block)(const std::byte* block, float* out);
@@ -38,7 +48,7 @@ struct QuantFormat {
 // All formats, in QuantType order.
 std::span<const QuantFormat> quant_formats();
 const QuantFormat& quant_format(QuantType type);
-const QuantFormat* find_quant_format(int ggml_type);           // null: not supported
+const QuantFormat* find_quant_format(int ggml_type);          // null: not supported
 const QuantFormat* find_quant_format(std::string_view name);  // case-insensitive; null: unknown
 
 // A matrix as a file stores it: `rows` rows of `cols` elements, row-major blocks, borrowed.
@@ -67,7 +77,7 @@ struct Weight {
   int64_t rows = 0;  // output features
   int64_t cols = 0;  // input features
   const std::byte* payload = nullptr;
-  int64_t payload_bytes = 0;   // bytes streamed per use
+  int64_t payload_bytes = 0;      // bytes streamed per use
   std::shared_ptr<Buffer> owner;  // null when the payload is borrowed from a mapped file; shared
                                   // because tied embeddings use one matrix twice
 
