@@ -9,8 +9,7 @@ namespace slipstream {
 namespace {
 
 constexpr std::array kUnreadTypes = {
-    GgmlType{9, "Q8_1", 32, 36},      GgmlType{10, "Q2_K", 256, 84},
-    GgmlType{11, "Q3_K", 256, 110},   GgmlType{15, "Q8_K", 256, 292},
+    GgmlType{10, "Q2_K", 256, 84},    GgmlType{11, "Q3_K", 256, 110},
     GgmlType{16, "IQ2_XXS", 256, 66}, GgmlType{17, "IQ2_XS", 256, 74},
     GgmlType{18, "IQ3_XXS", 256, 98}, GgmlType{19, "IQ1_S", 256, 50},
     GgmlType{20, "IQ4_NL", 32, 18},   GgmlType{21, "IQ3_S", 256, 110},
@@ -20,6 +19,7 @@ constexpr std::array kUnreadTypes = {
     GgmlType{28, "F64", 1, 8},        GgmlType{29, "IQ1_M", 256, 56},
     GgmlType{34, "TQ1_0", 256, 54},   GgmlType{35, "TQ2_0", 256, 66},
     GgmlType{39, "MXFP4", 32, 17},    GgmlType{40, "NVFP4", 64, 36},
+    GgmlType{41, "Q1_0", 128, 18},
 };
 
 }  // namespace
