@@ -72,8 +72,11 @@ float fast_exp(float x) {
   constexpr float kLog2E = 1.44269504f;
   constexpr float kLn2High = 0.693359375f;
   constexpr float kLn2Low = -2.12194440e-4f;
-  x = x < -87.0f ? -87.0f : x;
-  x = x > 88.0f ? 88.0f : x;
+  // max(x, -87) on bit patterns, where a float comparison would keep compilers from vectorising:
+  // as unsigned numbers negative floats grow downwards, and positive ones lie below them all.
+  constexpr uint32_t kLowest = std::bit_cast<uint32_t>(-87.0f);
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  x = std::bit_cast<float>(bits > kLowest ? kLowest : bits);
   const float shifted = x * kLog2E + kRound;
   const float n = shifted - kRound;
   const float r = (x - n * kLn2High) - n * kLn2Low;

@@ -25,7 +25,8 @@ int32_t argmax(std::span<const float> logits);
 // sum exp((x - max) / temperature), max being the largest logit.
 double sum_exp(std::span<const float> logits, float max, float temperature);
 
-// Within 2 units in the last place; inputs below -87 give about 1e-38. Same bits everywhere.
+// For x <= 88, within 2 units in the last place; x below -87 gives about 1e-38. Same bits on every
+// machine.
 float fast_exp(float x);
 
 // Finds the best tokens of a row without sorting it. Owns scratch; one per thread.
