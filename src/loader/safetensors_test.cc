@@ -30,7 +30,7 @@ void expect_refused(std::string_view text, const std::string& needle) {
 // Expects a refusal of {entries} over `num_data_bytes` of data.
 void expect_header_refused(const std::string& entries, size_t num_data_bytes,
                            const std::string& needle) {
-  expect_refused(safetensors_text("{" + entries + "}", num_data_bytes), needle);
+  expect_refused(safetensors_text(str("{", entries, "}"), num_data_bytes), needle);
 }
 
 std::string small_file() {
@@ -57,9 +57,10 @@ TEST(Safetensors, ReadsTensorsInNameOrder) {
 }
 
 TEST(Safetensors, ScalarsAndEmptyTensorsAreLegal) {
-  const auto file = parse(safetensors_text("{" + safetensors_entry("s", "I64", "[]", 0, 8) + "," +
-                                               safetensors_entry("e", "F32", "[0,5]", 8, 8) + "}",
-                                           8));
+  const auto file =
+      parse(safetensors_text(std::string("{") + safetensors_entry("s", "I64", "[]", 0, 8) + "," +
+                                 safetensors_entry("e", "F32", "[0,5]", 8, 8) + "}",
+                             8));
   ASSERT_TRUE(file.ok()) << file.status().message();
   EXPECT_TRUE(file->find("s")->shape.empty());
   EXPECT_EQ(file->find("e")->bytes, 0u);
@@ -85,7 +86,7 @@ TEST(Safetensors, M2_HeadersThatAreNotJsonAreRefused) {
   expect_refused(safetensors_text(" {}", 0), "'{'");
   expect_refused(safetensors_text("\xef\xbb\xbf{}", 0), "'{'");
   expect_refused(safetensors_text("[]", 0), "'{'");
-  expect_refused(safetensors_text("{" + std::string(40, ' '), 0), "not valid JSON");
+  expect_refused(safetensors_text(std::string("{") + std::string(40, ' '), 0), "not valid JSON");
   std::string deep = "{\"a\":";
   for (int i = 0; i < 100'000; ++i) deep += "[";
   expect_refused(safetensors_text(deep, 0), "array");
@@ -190,7 +191,7 @@ TEST(Safetensors, M6_UnknownAndMisalignedDtypesAreRefused) {
   expect_header_refused(safetensors_entry("a", "f32", "[1]", 0, 4), 4, "unknown dtype");
   expect_header_refused(safetensors_entry("a", "F4", "[3]", 0, 2), 2, "whole bytes");
   EXPECT_TRUE(
-      parse(safetensors_text("{" + safetensors_entry("a", "F4", "[4]", 0, 2) + "}", 2)).ok());
+      parse(safetensors_text(str("{", safetensors_entry("a", "F4", "[4]", 0, 2), "}"), 2)).ok());
 }
 
 TEST(Safetensors, M7_ManyTinyTensorsLoadOrAreRefused) {
@@ -242,7 +243,7 @@ TEST(Safetensors, M19_NoBitFlipInTheHeaderGoesBeyondTheFile) {
 class ShardedWeights : public testing::Test {
  protected:
   std::string tensor_file(const std::string& name) const {
-    return safetensors_text("{" + safetensors_entry(name, "F32", "[2]", 0, 8) + "}", 8);
+    return safetensors_text(str("{", safetensors_entry(name, "F32", "[2]", 0, 8), "}"), 8);
   }
   void write_index(const std::string& weight_map) const {
     folder_.write("model.safetensors.index.json",
@@ -330,8 +331,8 @@ TEST_F(ShardedWeights, M9_LinksOfAHuggingFaceCacheAreFollowed) {
 TEST_F(ShardedWeights, M9_ATensorInTwoShardsIsRefused) {
   write_two_shards();
   folder_.write("s2.safetensors",
-                safetensors_text("{" + safetensors_entry("a", "F32", "[2]", 0, 8) + "," +
-                                     safetensors_entry("b", "F32", "[2]", 8, 16) + "}",
+                safetensors_text(std::string("{") + safetensors_entry("a", "F32", "[2]", 0, 8) +
+                                     "," + safetensors_entry("b", "F32", "[2]", 8, 16) + "}",
                                  16));
   expect_open_fails("tensor 'a' is also in");
 }
