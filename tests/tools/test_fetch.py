@@ -230,6 +230,19 @@ def test_a_python_without_pip_is_one_line(home, models, tmp_path):
     assert files_below(home) == []
 
 
+def test_a_disk_that_fills_up_under_pip_is_one_line(home, models, tmp_path):
+    shadow = tmp_path / "shadow"
+    shadow.mkdir()
+    (shadow / "pip.py").write_text(
+        "import sys\n"
+        "print('ERROR: Could not install packages due to an OSError: [Errno 28] No space left on '\n"
+        "      'device', file=sys.stderr)\n"
+        "sys.exit(1)\n")
+    result = pull(home, models, env={"PYTHONPATH": str(shadow)})
+    expect_failure(result, 1, str(home / "models/tiny"), "the disk is full")
+    assert files_below(home) == []
+
+
 def test_a_cache_path_that_is_a_file_is_one_line(tmp_path, models, wheel):
     (tmp_path / "file").write_text("keep me")
     for home in (tmp_path / "file", tmp_path / "file" / "below"):
