@@ -1,0 +1,70 @@
+// TokenizerData: what every vocabulary reader fills in and Tokenizer works from.
+//
+// Plain data and the readers' entry points; private to this folder.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/status.h"
+#include "text/added_tokens.h"
+#include "text/bpe.h"
+#include "text/normalize.h"
+#include "text/pretokenize.h"
+#include "text/tokenizer.h"
+#include "text/unigram.h"
+#include "text/vocab.h"
+
+namespace slipstream {
+
+struct TokenizerData {
+  Vocab vocab;
+  std::variant<std::monostate, BpeModel, UnigramModel> model;
+  Normalizer normalizer;
+  PreTokenizer pre_tokenizer;
+  AddedTokenSet added;             // searched in the text as it comes
+  AddedTokenSet added_normalized;  // searched after normalization
+  std::vector<bool> is_special;    // per id
+  std::vector<int32_t> prefix_ids;
+  std::vector<int32_t> suffix_ids;
+  bool drops_leading_space = false;
+  SpecialTokens special;
+  std::string bos_token;
+  std::string eos_token;
+  std::vector<NamedTemplate> chat_templates;
+};
+
+using TokenizerDataPtr = std::unique_ptr<TokenizerData>;
+
+Result<TokenizerDataPtr> read_tokenizer_json(std::string_view json, const std::string& what);
+Result<TokenizerDataPtr> read_vocab_and_merges(std::string_view vocab_json, std::string_view merges,
+                                               const std::string& what);
+Result<TokenizerDataPtr> read_sentencepiece_model(std::string_view bytes, const std::string& what);
+Result<TokenizerDataPtr> read_gguf_vocab(const GgufMetadata& metadata);
+
+// What stands beside the vocabulary in a model's folder: tokenizer_config.json, chat_template.jinja
+// and additional_chat_templates, special_tokens_map.json, generation_config.json.
+enum class SpecialsRule {
+  kFromVocab,   // the vocabulary file itself says what surrounds a text
+  kBosIfAsked,  // add_bos_token and add_eos_token say so, default no
+  kBosByDefault,
+};
+Status read_folder_extras(const std::string& folder, SpecialsRule rule, TokenizerData& data);
+
+// Steps that several readers share. All of them run after the vocabulary is complete.
+
+void add_end_of_generation(TokenizerData& data, int32_t id);
+// Adds published end-of-turn tokens that the vocabulary holds as special tokens.
+void add_known_end_tokens(TokenizerData& data);
+// Makes a token of the vocabulary one that is searched in the text. Needs the normalizer.
+Status add_token_rule(TokenizerData& data, const AddedToken& token);
+// Adds the merge number `merge_idx`; `joined` is scratch space.
+Status insert_merge(const Vocab& vocab, std::string_view left, std::string_view right,
+                    size_t merge_idx, std::string& joined, MergeTable& table);
+
+}  // namespace slipstream
