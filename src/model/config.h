@@ -21,6 +21,7 @@ struct RopeConfig {
   double beta_fast = 32.0;        // yarn
   double beta_slow = 1.0;         // yarn
   double attention_factor = 1.0;  // yarn
+  bool truncate = true;           // yarn: the ramp ends at whole dimensions
   int64_t original_max_position_embeddings = 0;
   std::vector<float> freq_factors;  // GGUF rope_freqs.weight: inv_freq is divided by these
 };
@@ -42,7 +43,8 @@ struct ModelConfig {
   bool attention_out_bias = false;
   bool mlp_bias = false;
   bool qk_norm = false;
-  int sliding_window = 0;  // 0: full attention
+  int sliding_window = 0;            // 0: full attention
+  std::vector<bool> sliding_layers;  // per layer; empty: every layer, when sliding_window > 0
   RopeConfig rope;
   std::vector<int32_t> eos_token_ids;  // from config/generation_config; the tokenizer adds its own
 };

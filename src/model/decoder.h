@@ -8,13 +8,14 @@
 
 #include "base/status.h"
 #include "kv/kv_cache.h"
-#include "loader/checkpoint.h"
 #include "model/config.h"
 #include "model/forward_batch.h"
 #include "model/spec.h"
 #include "ops/ops.h"
 
 namespace slipstream {
+
+class Checkpoint;
 
 struct LayerWeights {
   std::vector<float> attn_norm, mlp_norm;  // [hidden]
@@ -50,7 +51,9 @@ Result<DecoderWeights> dummy_weights(const DecoderSpec& spec, QuantType type, ui
 // Activations of one step, taken once for the largest batch.
 struct Workspace {
   Workspace(const DecoderSpec& spec, int64_t max_tokens, int64_t max_logit_rows);
-  Buffer hidden, normed, qkv, attn_out, gate_up, mlp_out, cos_sin, logit_hidden, logits;
+  // Shapes are [max_tokens, width], the last two [max_logit_rows, width].
+  Buffer hidden, normed, qkv, attn_out, gate_up, activated, branch_out, cos_sin;
+  Buffer logit_hidden, logits;
   int64_t max_tokens = 0;
   int64_t max_logit_rows = 0;
 };

@@ -5,11 +5,13 @@
 #include <string>
 
 #include "base/status.h"
-#include "loader/checkpoint.h"
 #include "model/config.h"
 #include "model/spec.h"
 
 namespace slipstream {
+
+class Checkpoint;
+class HfConfig;
 
 struct ModelFamily {
   const char* name;               // ModelConfig::family
@@ -33,5 +35,7 @@ struct ModelDescription {
 
 // Finds the family of a checkpoint and reads it. The error lists the families that exist.
 Result<ModelDescription> describe_model(const Checkpoint& checkpoint);
+// The same from config.json alone (--load-format dummy).
+Result<ModelDescription> describe_config(const HfConfig& config);
 
 }  // namespace slipstream

@@ -1,0 +1,79 @@
+// ChunkRunner: a model without an engine: chunks of tokens in, logits out. For self-tests, golden
+// values and perplexity, which need logits of every position and no scheduler.
+//
+// Owns everything a forward pass borrows. Each of its sequences has pages of its own for
+// `max_context` positions. One thread at a time.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "kv/kv_cache.h"
+#include "model/decoder.h"
+#include "model/families/families.h"
+#include "ops/ops.h"
+
+namespace slipstream {
+
+struct ChunkRunnerOptions {
+  int num_threads = 1;
+  int num_seqs = 1;
+  int64_t max_tokens = 512;  // of all chunks of one call
+  int64_t max_context = 512;
+  DType kv_dtype = DType::kF32;
+};
+
+// The next tokens of one sequence.
+struct Chunk {
+  int seq_idx = 0;
+  std::vector<int32_t> token_ids;
+};
+
+class ChunkRunner {
+ public:
+  // Loads the model at `path`.
+  static Result<std::unique_ptr<ChunkRunner>> open(const std::string& path, const Ops& ops,
+                                                   const ChunkRunnerOptions& options);
+  // Seeded random weights for a configuration.
+  static Result<std::unique_ptr<ChunkRunner>> random(const ModelDescription& model, QuantType type,
+                                                     uint64_t seed, const Ops& ops,
+                                                     const ChunkRunnerOptions& options);
+
+  ~ChunkRunner();
+
+  // One forward pass. Returns the logits [tokens of all chunks, vocab_size], valid until the next
+  // call. A sequence appears at most once.
+  TensorView run(std::span<const Chunk> chunks);
+  // One sequence's next tokens; logits [tokens, vocab_size].
+  TensorView run(int seq_idx, std::vector<int32_t> token_ids);
+  // Forgets a sequence's tokens beyond the first `num_tokens`.
+  void truncate(int seq_idx, int64_t num_tokens);
+
+  int64_t num_tokens(int seq_idx) const { return seq_tokens_[static_cast<size_t>(seq_idx)]; }
+  const ModelDescription& model() const { return model_; }
+  const DecoderWeights& weights() const { return weights_; }
+
+ private:
+  ChunkRunner(const Ops& ops, const ChunkRunnerOptions& options);
+  Status prepare();  // once model_ is known, before weights are packed
+
+  const Ops& ops_;
+  ChunkRunnerOptions options_;
+  ThreadPool pool_;
+  OpContext ctx_;
+  std::unique_ptr<Checkpoint> checkpoint_;  // weights may borrow from its files
+  ModelDescription model_;
+  RopeFrequencies rope_;
+  DecoderWeights weights_;
+  std::unique_ptr<KVCache> kv_;
+  std::unique_ptr<Workspace> workspace_;
+  std::vector<int64_t> seq_tokens_;  // [num_seqs], tokens in the pages
+};
+
+// The index of the largest logit of row `row`; of equals, the first.
+int32_t argmax_row(TensorView logits, int64_t row);
+
+}  // namespace slipstream

@@ -1,0 +1,251 @@
+// Binds a checkpoint's tensors, or seeded random ones, to the spec and packs them for the ops.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "base/log.h"
+#include "base/random.h"
+#include "base/strings.h"
+#include "loader/checkpoint.h"
+#include "model/decoder.h"
+
+namespace slipstream {
+namespace {
+
+struct MatrixSlot {
+  std::string name;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  Weight* weight = nullptr;
+};
+
+struct VectorSlot {
+  std::string name;
+  int64_t size = 0;
+  std::vector<float>* values = nullptr;
+};
+
+struct Slots {
+  std::vector<MatrixSlot> matrices;
+  std::vector<VectorSlot> vectors;
+
+  std::vector<std::string> names() const {
+    std::vector<std::string> all;
+    for (const MatrixSlot& slot : matrices) all.push_back(slot.name);
+    for (const VectorSlot& slot : vectors) all.push_back(slot.name);
+    return all;
+  }
+};
+
+std::string layer_name(const std::string& pattern, int layer_idx) {
+  const size_t mark = pattern.find("%d");
+  SLIPSTREAM_CHECK(mark != std::string::npos, "a layer's name holds its index");
+  return pattern.substr(0, mark) + str(layer_idx) + pattern.substr(mark + 2);
+}
+
+// Appends one layer's slots; only this function knows which tensors a LayerSpec has.
+void add_layer_slots(const DecoderSpec& spec, const WeightNames& names, int layer_idx,
+                     LayerWeights& layer, Slots& slots) {
+  const AttentionSpec& attention = spec.layers[static_cast<size_t>(layer_idx)].attention;
+  const MlpSpec& mlp = spec.layers[static_cast<size_t>(layer_idx)].mlp;
+  const int64_t hidden = spec.hidden_size;
+  const int64_t q_width = int64_t{attention.num_heads} * attention.head_dim;
+  const int64_t kv_width = int64_t{attention.num_kv_heads} * attention.head_dim;
+  const auto matrix = [&](const std::string& name, int64_t rows, int64_t cols, Weight& weight) {
+    slots.matrices.push_back({layer_name(name, layer_idx), rows, cols, &weight});
+  };
+  const auto vector = [&](const std::string& name, int64_t size, std::vector<float>& values) {
+    slots.vectors.push_back({layer_name(name, layer_idx), size, &values});
+  };
+  vector(names.attn_norm, hidden, layer.attn_norm);
+  matrix(names.q, q_width, hidden, layer.q);
+  matrix(names.k, kv_width, hidden, layer.k);
+  matrix(names.v, kv_width, hidden, layer.v);
+  matrix(names.o, hidden, q_width, layer.o);
+  if (attention.qkv_bias) {
+    vector(names.q_bias, q_width, layer.q_bias);
+    vector(names.k_bias, kv_width, layer.k_bias);
+    vector(names.v_bias, kv_width, layer.v_bias);
+  }
+  if (attention.out_bias) vector(names.o_bias, hidden, layer.o_bias);
+  if (attention.qk_norm) {
+    vector(names.q_norm, attention.head_dim, layer.q_norm);
+    vector(names.k_norm, attention.head_dim, layer.k_norm);
+  }
+  vector(names.mlp_norm, hidden, layer.mlp_norm);
+  matrix(names.gate, mlp.intermediate_size, hidden, layer.gate);
+  matrix(names.up, mlp.intermediate_size, hidden, layer.up);
+  matrix(names.down, hidden, mlp.intermediate_size, layer.down);
+  if (mlp.bias) {
+    vector(names.gate_bias, mlp.intermediate_size, layer.gate_bias);
+    vector(names.up_bias, mlp.intermediate_size, layer.up_bias);
+    vector(names.down_bias, hidden, layer.down_bias);
+  }
+}
+
+// Pointers into `weights`, which must stay where it is. A tied LM head has no slot.
+Slots make_slots(const DecoderSpec& spec, const WeightNames& names, DecoderWeights& weights) {
+  Slots slots;
+  weights.layers.resize(spec.layers.size());
+  slots.matrices.push_back({names.embed, spec.vocab_size, spec.hidden_size, &weights.embed});
+  for (int layer_idx = 0; layer_idx < static_cast<int>(spec.layers.size()); ++layer_idx) {
+    add_layer_slots(spec, names, layer_idx, weights.layers[static_cast<size_t>(layer_idx)], slots);
+  }
+  slots.vectors.push_back({names.final_norm, spec.hidden_size, &weights.final_norm});
+  if (!spec.tied_embeddings) {
+    slots.matrices.push_back({names.lm_head, spec.vocab_size, spec.hidden_size, &weights.lm_head});
+  }
+  return slots;
+}
+
+// Every missing or mis-shaped tensor, before anything is packed.
+Status check_shapes(const Checkpoint& checkpoint, const Slots& slots) {
+  SLIPSTREAM_RETURN_IF_ERROR(checkpoint.require(slots.names()));
+  constexpr size_t kMaxListed = 8;
+  std::vector<std::string> problems;
+  for (const MatrixSlot& slot : slots.matrices) {
+    const auto matrix = checkpoint.matrix(slot.name, slot.rows, slot.cols);
+    if (!matrix.ok()) problems.push_back(matrix.status().message());
+  }
+  if (problems.empty()) return {};
+  std::string text;
+  for (size_t i = 0; i < std::min(problems.size(), kMaxListed); ++i) {
+    text.append(i > 0 ? "; " : "").append(problems[i]);
+  }
+  if (problems.size() > kMaxListed) text += str("; and ", problems.size() - kMaxListed, " more");
+  return invalid_model(text);
+}
+
+// Tensors that nothing uses are harmless but worth a word: a family may be misread.
+void warn_about_unused(const Checkpoint& checkpoint, const Slots& slots, const WeightNames& names) {
+  const std::vector<std::string> used_names = slots.names();
+  std::set<std::string> used(used_names.begin(), used_names.end());
+  used.insert(names.lm_head);        // a tied head may be stored as well
+  used.insert("rope_freqs.weight");  // read with the configuration
+  std::vector<std::string> unused = checkpoint.unused(used);
+  // Old files store RoPE's frequencies, which follow from the configuration.
+  std::erase_if(unused,
+                [](const std::string& name) { return ends_with(name, ".rotary_emb.inv_freq"); });
+  if (unused.empty()) return;
+  constexpr size_t kMaxListed = 4;
+  std::string listed;
+  for (size_t i = 0; i < std::min(unused.size(), kMaxListed); ++i) {
+    listed.append(i > 0 ? "," : "").append(quote(unused[i]));
+  }
+  log_warn("load", "unused_tensors=", unused.size(), " first=", listed);
+}
+
+// The figures that describe the whole once all slots are filled.
+void summarize(const Slots& slots, const DecoderSpec& spec, DecoderWeights& weights) {
+  if (spec.tied_embeddings) weights.lm_head = weights.embed;
+  std::map<QuantType, int64_t> bytes_by_type;
+  for (const MatrixSlot& slot : slots.matrices) {
+    weights.num_parameters += slot.rows * slot.cols;
+    bytes_by_type[slot.weight->type] += slot.weight->payload_bytes;
+    weights.bytes_per_token += slot.weight->payload_bytes;
+  }
+  for (const VectorSlot& slot : slots.vectors) {
+    weights.num_parameters += slot.size;
+    weights.bytes_per_token += slot.size * static_cast<int64_t>(sizeof(float));
+  }
+  // Of an embedding that is not also the LM head, a token reads one row.
+  if (!spec.tied_embeddings) {
+    weights.bytes_per_token -= weights.embed.payload_bytes;
+    weights.bytes_per_token += weights.embed.payload_bytes / weights.embed.rows;
+  }
+  const auto most =
+      std::max_element(bytes_by_type.begin(), bytes_by_type.end(),
+                       [](const auto& a, const auto& b) { return a.second < b.second; });
+  weights.format = quant_format(most->first).name;
+}
+
+// A matrix of values in (-1, 1) * sqrt(3 / cols), so that activations keep their size. Every row
+// has a generator of its own: the result does not depend on threads.
+Buffer random_matrix(const QuantFormat& format, int64_t rows, int64_t cols, uint64_t seed,
+                     ThreadPool& pool) {
+  const int64_t num_blocks = cols / format.block_elements;
+  const int64_t row_bytes = num_blocks * format.block_bytes;
+  const auto scale = static_cast<float>(std::sqrt(3.0 / static_cast<double>(cols)));
+  Buffer buffer(static_cast<size_t>(rows * row_bytes));
+  pool.run(rows, [&](int64_t row, int) {
+    SplitMix64 random(seed + static_cast<uint64_t>(row) * 0x9E3779B97F4A7C15u);
+    std::vector<float> values(static_cast<size_t>(format.block_elements));
+    std::byte* block = buffer.as<std::byte>() + row * row_bytes;
+    for (int64_t i = 0; i < num_blocks; ++i, block += format.block_bytes) {
+      for (float& value : values) value = random.symmetric() * scale;
+      format.quantize_block(values.data(), block);
+    }
+  });
+  return buffer;
+}
+
+}  // namespace
+
+Result<DecoderWeights> load_weights(const Checkpoint& checkpoint, const DecoderSpec& spec,
+                                    const WeightNames& names, const Ops& ops, OpContext& ctx,
+                                    const LoadProgress& progress) {
+  DecoderWeights weights;
+  const Slots slots = make_slots(spec, names, weights);
+  SLIPSTREAM_RETURN_IF_ERROR(check_shapes(checkpoint, slots));
+  warn_about_unused(checkpoint, slots, names);
+
+  for (const VectorSlot& slot : slots.vectors) {
+    SLIPSTREAM_ASSIGN_OR_RETURN(*slot.values, checkpoint.vector(slot.name, slot.size));
+  }
+  int64_t total_bytes = 0;
+  for (const MatrixSlot& slot : slots.matrices) {
+    total_bytes += static_cast<int64_t>(checkpoint.find(slot.name)->bytes);
+  }
+  int64_t done_bytes = 0;
+  for (const MatrixSlot& slot : slots.matrices) {
+    SLIPSTREAM_ASSIGN_OR_RETURN(const SourceMatrix source,
+                                checkpoint.matrix(slot.name, slot.rows, slot.cols));
+    SLIPSTREAM_ASSIGN_OR_RETURN(*slot.weight, ops.pack(ctx, source));
+    // A packed copy replaces the original, so that both are never resident together.
+    if (slot.weight->owner != nullptr) checkpoint.drop(slot.name);
+    done_bytes += source.bytes();
+    if (progress) progress(done_bytes, total_bytes);
+  }
+  summarize(slots, spec, weights);
+  return weights;
+}
+
+Result<DecoderWeights> dummy_weights(const DecoderSpec& spec, QuantType type, uint64_t seed,
+                                     const Ops& ops, OpContext& ctx) {
+  const QuantFormat& wanted = quant_format(type);
+  if (wanted.quantize_block == nullptr) {
+    return bad_usage(str("random weights cannot be made in ", wanted.name,
+                         ", which is read-only here; Q8_0, Q4_0, BF16 and others can"));
+  }
+  // Names are only for messages of `pack`; any pattern serves.
+  WeightNames names;
+  names.embed = names.final_norm = names.lm_head = "random";
+  for (std::string* name :
+       {&names.attn_norm, &names.q, &names.k, &names.v, &names.o, &names.q_bias, &names.k_bias,
+        &names.v_bias, &names.o_bias, &names.q_norm, &names.k_norm, &names.mlp_norm, &names.gate,
+        &names.up, &names.down, &names.gate_bias, &names.up_bias, &names.down_bias}) {
+    *name = "random.%d";
+  }
+  DecoderWeights weights;
+  const Slots slots = make_slots(spec, names, weights);
+  for (const VectorSlot& slot : slots.vectors) {
+    slot.values->assign(static_cast<size_t>(slot.size), 1.0f);
+  }
+  for (const MatrixSlot& slot : slots.matrices) {
+    // As GGUF files do, F16 where a row is no whole number of blocks.
+    const bool fits = slot.cols % wanted.block_elements == 0;
+    const QuantFormat& format = fits ? wanted : quant_format(QuantType::kF16);
+    const uint64_t matrix_seed = SplitMix64(seed++).next();
+    const Buffer values = random_matrix(format, slot.rows, slot.cols, matrix_seed, *ctx.pool);
+    const SourceMatrix source{values.as<std::byte>(), format.type, slot.rows, slot.cols};
+    SLIPSTREAM_ASSIGN_OR_RETURN(*slot.weight, ops.pack(ctx, source));
+    if (slot.weight->owner == nullptr) {
+      return failed(str("backend ", ops.name, " borrows weights; random ones have no file"));
+    }
+  }
+  summarize(slots, spec, weights);
+  return weights;
+}
+
+}  // namespace slipstream
