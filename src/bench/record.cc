@@ -1,0 +1,123 @@
+#include "bench/record.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+#include <ctime>
+#include <fstream>
+#include <iterator>
+
+#include "base/strings.h"
+#include "bench/build_info.h"
+
+namespace slipstream {
+namespace {
+
+// The value of the first line "key : value" of a /proc file; empty when there is none.
+std::string proc_value(const char* path, const std::string& key) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (!starts_with(line, key)) continue;
+    const size_t colon = line.find(':');
+    if (colon == std::string::npos) continue;
+    const size_t value = line.find_first_not_of(" \t", colon + 1);
+    return value == std::string::npos ? "" : line.substr(value);
+  }
+  return "";
+}
+
+int64_t memory_bytes() {
+  const int64_t pages = ::sysconf(_SC_PHYS_PAGES);
+  const int64_t page_bytes = ::sysconf(_SC_PAGESIZE);
+  return pages > 0 && page_bytes > 0 ? pages * page_bytes : 0;
+}
+
+Json host_json(int cores_used) {
+  utsname system{};
+  const bool known = ::uname(&system) == 0;
+  std::string cpu = proc_value("/proc/cpuinfo", "model name");
+  if (cpu.empty() && known) cpu = static_cast<const char*>(system.machine);
+  return Json{{"cpu", cpu},
+              {"cores", ::sysconf(_SC_NPROCESSORS_ONLN)},
+              {"cores_used", cores_used},
+              {"memory_bytes", memory_bytes()},
+              {"kernel", known ? static_cast<const char*>(system.release) : ""},
+              {"gpus", Json::array()},
+              {"driver", nullptr},
+              {"cuda", nullptr}};
+}
+
+// The command line as typed; words with spaces in single quotes.
+std::string command_line() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  std::string text;
+  for (const std::string& word : split(bytes, '\0')) {
+    if (word.empty()) continue;
+    const bool plain = word.find_first_of(" \t\n'\"\\$") == std::string::npos;
+    text += (text.empty() ? "" : " ") + (plain ? word : "'" + word + "'");
+  }
+  return text;
+}
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  std::array<char, 32> text{};
+  std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return text.data();
+}
+
+}  // namespace
+
+Json begin_record(const RecordHead& head) {
+  Json record{{"schema", kRecordSchema},    {"kind", head.kind},
+              {"engine", "slipstream"},     {"engine_version", engine_version()},
+              {"git_commit", git_commit()}, {"host", host_json(head.cores_used)},
+              {"started_at", utc_now()}};
+  if (head.model != nullptr) {
+    record["model"] = Json{{"name", head.model->name},
+                           {"family", head.model->family},
+                           {"params", head.model->num_parameters},
+                           {"weights", head.model->weights_format},
+                           {"kv", head.model->kv_format},
+                           {"bytes_per_token", head.bytes_per_token}};
+    record["device"] = head.model->device;
+    record["executor"] = head.model->executor;
+    record["kernels"] = head.model->kernels;
+  }
+  record["command"] = command_line();
+  record["config"] = head.config;
+  record["repeats"] = head.repeats;
+  return record;
+}
+
+Result<RecordWriter> RecordWriter::open(const std::string& save_path,
+                                        std::function<void(const std::string& line)> print) {
+  if (!save_path.empty()) {
+    const int fd = ::open(save_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (fd < 0) return failed(str("--save ", save_path, ": ", std::strerror(errno)));
+    ::close(fd);
+  }
+  return RecordWriter(save_path, std::move(print));
+}
+
+Status RecordWriter::write(const Json& record) {
+  const std::string line = dump_json(record) + "\n";
+  print_(line);
+  if (path_.empty()) return {};
+  // One write of the whole line: a record is in the file or it is not.
+  const int fd = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  const bool written =
+      fd >= 0 && ::write(fd, line.data(), line.size()) == static_cast<ssize_t>(line.size());
+  const int error = errno;
+  if (fd >= 0) ::close(fd);
+  return written ? Status() : failed(str("--save ", path_, ": ", std::strerror(error)));
+}
+
+}  // namespace slipstream

@@ -1,0 +1,85 @@
+#include "bench/roof.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <vector>
+
+#include "base/random.h"
+#include "base/strings.h"
+#include "base/thread_pool.h"
+
+namespace slipstream {
+namespace {
+
+// A rows x cols matrix whose bytes are the source's, repeated.
+std::vector<std::byte> repeated_blocks(const SourceMatrix& source, int64_t matrix_bytes) {
+  std::vector<std::byte> bytes(static_cast<size_t>(matrix_bytes));
+  const auto source_bytes = static_cast<size_t>(source.bytes());
+  for (size_t done = 0; done < bytes.size(); done += source_bytes) {
+    std::memcpy(bytes.data() + done, source.data, std::min(source_bytes, bytes.size() - done));
+  }
+  return bytes;
+}
+
+}  // namespace
+
+Result<const Ops*> find_cpu_ops(const std::string& name) {
+  for (const CpuIsa isa : {CpuIsa::kAuto, CpuIsa::kRef, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
+    const char* isa_name = isa == CpuIsa::kAuto ? "auto" : cpu_isa_name(isa);
+    if (name != isa_name) continue;
+    const Ops* ops = cpu_ops(isa);
+    if (ops == nullptr) return does_not_fit(str("this CPU has no ", name));
+    return ops;
+  }
+  return bad_usage(str("unknown instruction set ", quote(name)));
+}
+
+Result<double> measure_read_gb_s(const RoofOptions& options, int64_t bytes) {
+  SLIPSTREAM_ASSIGN_OR_RETURN(const Ops* ops, find_cpu_ops(options.cpu_isa));
+  ThreadPool pool(options.num_threads);
+  OpContext context;
+  context.pool = &pool;
+  context.scratch = Buffer(ops->scratch_bytes(
+      {.max_tokens = 1, .max_cols = 1024, .max_heads = 1, .max_head_dim = 64, .max_context = 16}));
+  return ops->measure_read_gb_s(context, bytes);
+}
+
+Result<double> measure_gemm_tflops(const RoofOptions& options, const SourceMatrix& source,
+                                   const GemmOptions& gemm) {
+  SLIPSTREAM_ASSIGN_OR_RETURN(const Ops* ops, find_cpu_ops(options.cpu_isa));
+  ThreadPool pool(options.num_threads);
+  OpContext context;
+  context.pool = &pool;
+  context.scratch = Buffer(ops->scratch_bytes({.max_tokens = gemm.num_tokens,
+                                               .max_cols = gemm.cols,
+                                               .max_heads = 1,
+                                               .max_head_dim = 64,
+                                               .max_context = gemm.num_tokens}));
+  SourceMatrix large{nullptr, source.type, gemm.rows, gemm.cols};
+  const std::vector<std::byte> blocks = repeated_blocks(source, large.bytes());
+  large.data = blocks.data();
+  SLIPSTREAM_ASSIGN_OR_RETURN(const Weight weight, ops->pack(context, large));
+
+  std::vector<float> x(static_cast<size_t>(gemm.num_tokens * gemm.cols));
+  std::vector<float> y(static_cast<size_t>(gemm.num_tokens * gemm.rows));
+  SplitMix64 random(1);
+  for (float& value : x) value = random.symmetric();
+  const TensorView x_view =
+      TensorView::contiguous(x.data(), DType::kF32, {gemm.num_tokens, gemm.cols});
+  const LinearPart part{
+      &weight, nullptr,
+      TensorView::contiguous(y.data(), DType::kF32, {gemm.num_tokens, gemm.rows})};
+  const double flops = 2.0 * static_cast<double>(gemm.num_tokens) * static_cast<double>(gemm.rows) *
+                       static_cast<double>(gemm.cols);
+  double best = 0.0;
+  for (int pass = 0; pass < gemm.passes; ++pass) {
+    const auto started = std::chrono::steady_clock::now();
+    ops->linear(context, x_view, {&part, 1});
+    const std::chrono::duration<double> span = std::chrono::steady_clock::now() - started;
+    best = std::max(best, flops / span.count() / 1e12);
+  }
+  return best;
+}
+
+}  // namespace slipstream

@@ -1,0 +1,36 @@
+// What this machine can do at most, measured with the backend's own code: read bandwidth and GEMM
+// rate. Uses the ops layer directly; no engine is involved.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/status.h"
+#include "ops/ops.h"
+#include "quant/format.h"
+
+namespace slipstream {
+
+// The table of --cpu-isa NAME; an error when this CPU or build lacks it.
+Result<const Ops*> find_cpu_ops(const std::string& name);
+
+struct RoofOptions {
+  std::string cpu_isa = "auto";  // auto, ref, avx2, avx512
+  int num_threads = 1;
+};
+
+// Gigabytes per second over a buffer of `bytes` bytes; median of several passes.
+Result<double> measure_read_gb_s(const RoofOptions& options, int64_t bytes);
+
+struct GemmOptions {
+  int64_t num_tokens = 512;
+  int64_t rows = 4096;
+  int64_t cols = 4096;
+  int passes = 5;
+};
+// Floating-point operations per second / 1e12 of `linear` on a large matrix whose blocks repeat
+// those of `source`; the best of several passes.
+Result<double> measure_gemm_tflops(const RoofOptions& options, const SourceMatrix& source,
+                                   const GemmOptions& gemm);
+
+}  // namespace slipstream

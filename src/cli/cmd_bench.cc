@@ -1,0 +1,254 @@
+// slipstream bench decode, prefill, limits: flags, and the words around the records.
+#include <functional>
+#include <iomanip>
+#include <sstream>
+#include <string>
+#include <utility>
+
+#include "base/strings.h"
+#include "bench/decode.h"
+#include "bench/distribution.h"
+#include "bench/prefill.h"
+#include "bench/record.h"
+#include "bench/roof.h"
+#include "cli/command.h"
+#include "cli/line_io.h"
+#include "cli/open_client.h"
+#include "cli/shared_flags.h"
+
+namespace slipstream {
+namespace {
+
+std::string fixed(double value, int digits) {
+  std::ostringstream text;
+  text << std::fixed << std::setprecision(digits) << value;
+  return text.str();
+}
+
+std::string percent(double share) { return fixed(share * 100.0, 0) + " %"; }
+
+// --json, --save, --repeats: where records go.
+struct RecordFlags {
+  bool json = false;
+  std::string save_path;
+  int repeats = 5;
+
+  std::vector<Flag> flags() {
+    return {
+        int_flag({"repeats", "", "N", str(repeats), "measured runs, after one that is not"},
+                 {1, 100000}, [this](int64_t value) { repeats = static_cast<int>(value); }),
+        switch_flag({"json", "", "", "", "one JSON object a line, the summary last"},
+                    [this] { json = true; }),
+        text_flag({"save", "", "FILE", "", "append the records to this JSONL file"},
+                  [this](const std::string& value) { save_path = value; }),
+    };
+  }
+};
+
+// Prints each record as JSON, or as the line `words` makes of it.
+Result<RecordWriter> open_records(const RecordFlags& flags, Output& output,
+                                  std::function<std::string(const Json&)> words) {
+  return RecordWriter::open(flags.save_path, [&output, json = flags.json,
+                                              words = std::move(words)](const std::string& line) {
+    if (json) {
+      output.write_now(line);
+      return;
+    }
+    const Result<Json> record = parse_json(line, "record");
+    if (record.ok()) output.write_now(words(record.value()) + "\n");
+  });
+}
+
+std::string label(const Json& record) {
+  return record.contains("summary") ? str("median of ", record["repeats"].get<int>(), ": ")
+                                    : str("run ", record["repeat"].get<int>() + 1, ": ");
+}
+
+std::string decode_words(const Json& record) {
+  const Json& ms = record["ms_per_token"];
+  return str(label(record), "decode ", fixed(record["tok_s"].get<double>(), 1), " tok/s of a ",
+             fixed(record["roof_tok_s"].get<double>(), 1), " tok/s roof (",
+             percent(record["roof_fraction"].get<double>()), " of ",
+             fixed(record["read_gb_s"].get<double>(), 1), " GB/s), ms/token p50 ",
+             fixed(ms["p50"].get<double>(), 2), " p99 ", fixed(ms["p99"].get<double>(), 2),
+             ", TTFT ", fixed(record["ttft_ms"].get<double>(), 1), " ms");
+}
+
+std::string prefill_words(const Json& record) {
+  return str(label(record), "prefill ", record["tokens"].get<int64_t>(), " tokens at ",
+             fixed(record["tok_s"].get<double>(), 1), " tok/s, ",
+             fixed(record["tflops"].get<double>(), 3), " TFLOP/s, ",
+             percent(record["gemm_fraction"].get<double>()), " of the ",
+             fixed(record["gemm_tflops"].get<double>(), 3), " TFLOP/s of a large ",
+             record["gemm_format"].get<std::string>(), " matrix product");
+}
+
+class BenchModelCommand : public Command {
+ public:
+  std::vector<Positional> positionals() override { return {model_positional(shared_)}; }
+
+ protected:
+  std::vector<Flag> common_flags(int64_t default_input_len) {
+    input_len_ = default_input_len;
+    std::vector<Flag> flags = {
+        int_flag({"input-len", "", "TOKENS", str(default_input_len), "prompt of random token ids"},
+                 {1, 1 << 24}, [this](int64_t value) { input_len_ = value; }),
+        int_flag({"num-prompts", "", "N", "1", "prompts per run, one after the other"},
+                 {1, 1 << 20}, [this](int64_t value) { num_prompts_ = static_cast<int>(value); }),
+    };
+    append(flags, record_flags_.flags());
+    append(flags, engine_flags(shared_));
+    return flags;
+  }
+
+  static void append(std::vector<Flag>& flags, std::vector<Flag> more) {
+    for (Flag& flag : more) flags.push_back(std::move(flag));
+  }
+
+  // Room for exactly what is measured, unless the flags say otherwise.
+  Result<OpenedModel> open(int64_t num_tokens) {
+    SharedOptions shared = shared_;
+    if (shared.engine.max_model_len == 0) shared.engine.max_model_len = num_tokens;
+    shared.engine.skip_tokenizer_init = true;
+    return open_model(shared);
+  }
+
+  SharedOptions shared_;
+  RecordFlags record_flags_;
+  int64_t input_len_ = 0;
+  int num_prompts_ = 1;
+};
+
+class BenchDecodeCommand : public BenchModelCommand {
+ public:
+  std::string name() const override { return "bench decode"; }
+  std::string summary() const override {
+    return "tokens per second of one request, beside the roof measured in the same run";
+  }
+  std::vector<Flag> flags() override {
+    std::vector<Flag> flags = {
+        int_flag({"output-len", "", "TOKENS", str(output_len_), "tokens to generate"}, {2, 1 << 24},
+                 [this](int64_t value) { output_len_ = value; })};
+    append(flags, common_flags(16));
+    return flags;
+  }
+  Result<int> run() override {
+    Output output;
+    SLIPSTREAM_ASSIGN_OR_RETURN(RecordWriter records,
+                                open_records(record_flags_, output, decode_words));
+    SLIPSTREAM_ASSIGN_OR_RETURN(OpenedModel model, open(input_len_ + output_len_));
+    DecodeBenchOptions options;
+    options.input_len = input_len_;
+    options.output_len = output_len_;
+    options.num_prompts = num_prompts_;
+    options.repeats = record_flags_.repeats;
+    options.seed = shared_.seed.value_or(options.seed);
+    SLIPSTREAM_RETURN_IF_ERROR(bench_decode(*model.client, options, records).status());
+    if (!output.status().ok()) return output.status();
+    return 0;
+  }
+
+ private:
+  int64_t output_len_ = 128;
+};
+
+class BenchPrefillCommand : public BenchModelCommand {
+ public:
+  std::string name() const override { return "bench prefill"; }
+  std::string summary() const override {
+    return "prompt tokens per second, beside the matrix-product rate of the same run";
+  }
+  std::vector<Flag> flags() override {
+    std::vector<Flag> flags = {
+        int_flag({"output-len", "", "TOKENS", "1", "only 1: prefill ends with the first token"},
+                 {1, 1}, [](int64_t) {})};
+    append(flags, common_flags(512));
+    return flags;
+  }
+  Result<int> run() override {
+    Output output;
+    SLIPSTREAM_ASSIGN_OR_RETURN(RecordWriter records,
+                                open_records(record_flags_, output, prefill_words));
+    SLIPSTREAM_ASSIGN_OR_RETURN(OpenedModel model, open(input_len_ + 1));
+    PrefillBenchOptions options;
+    options.input_len = input_len_;
+    options.num_prompts = num_prompts_;
+    options.repeats = record_flags_.repeats;
+    options.seed = shared_.seed.value_or(options.seed);
+    SLIPSTREAM_RETURN_IF_ERROR(
+        bench_prefill(*model.client, model.options, options, records).status());
+    if (!output.status().ok()) return output.status();
+    return 0;
+  }
+};
+
+class BenchLimitsCommand : public Command {
+ public:
+  std::string name() const override { return "bench limits"; }
+  std::string summary() const override {
+    return "read bandwidth of this machine's memory with the kernels that stream weights";
+  }
+  std::vector<Flag> flags() override {
+    std::vector<Flag> flags = {
+        int_flag({"bytes", "", "BYTES", "268435456", "size of the buffer that is read"},
+                 {1 << 20, int64_t{1} << 38}, [this](int64_t value) { bytes_ = value; })};
+    for (Flag& flag : record_flags_.flags()) flags.push_back(std::move(flag));
+    for (Flag& flag : engine_flags(shared_)) {
+      const std::string& flag_name = flag.text.name;
+      if (flag_name == "device" || flag_name == "threads" || flag_name == "cpu-isa") {
+        flags.push_back(std::move(flag));
+      }
+    }
+    return flags;
+  }
+  Result<int> run() override {
+    Output output;
+    const auto words = [](const Json& record) {
+      return str(label(record), "read ", fixed(record["read_gb_s"].get<double>(), 1), " GB/s");
+    };
+    SLIPSTREAM_ASSIGN_OR_RETURN(RecordWriter records, open_records(record_flags_, output, words));
+    RoofOptions roof;
+    roof.cpu_isa = shared_.engine.cpu_isa;
+    roof.num_threads =
+        shared_.engine.num_threads > 0 ? shared_.engine.num_threads : num_usable_cores();
+    RecordHead head;
+    head.kind = "limits";
+    head.config = Json{{"bytes", bytes_}, {"cpu_isa", roof.cpu_isa}};
+    head.repeats = record_flags_.repeats;
+    head.cores_used = roof.num_threads;
+    std::vector<double> all;
+    for (int repeat_idx = 0; repeat_idx < record_flags_.repeats; ++repeat_idx) {
+      Json record = begin_record(head);
+      SLIPSTREAM_ASSIGN_OR_RETURN(const double read_gb_s, measure_read_gb_s(roof, bytes_));
+      record["repeat"] = repeat_idx;
+      record["read_gb_s"] = read_gb_s;
+      SLIPSTREAM_RETURN_IF_ERROR(records.write(record));
+      all.push_back(read_gb_s);
+    }
+    Json summary = begin_record(head);
+    summary["summary"] = true;
+    summary["read_gb_s"] = median(all);
+    SLIPSTREAM_RETURN_IF_ERROR(records.write(summary));
+    if (!output.status().ok()) return output.status();
+    return 0;
+  }
+
+ private:
+  SharedOptions shared_;
+  RecordFlags record_flags_;
+  int64_t bytes_ = 256 << 20;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_bench_decode_command() {
+  return std::make_unique<BenchDecodeCommand>();
+}
+std::unique_ptr<Command> make_bench_prefill_command() {
+  return std::make_unique<BenchPrefillCommand>();
+}
+std::unique_ptr<Command> make_bench_limits_command() {
+  return std::make_unique<BenchLimitsCommand>();
+}
+
+}  // namespace slipstream

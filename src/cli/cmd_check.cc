@@ -1,0 +1,285 @@
+// slipstream check ops, golden, sim: self-tests of the machine at hand.
+#include <algorithm>
+#include <iomanip>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/json.h"
+#include "base/strings.h"
+#include "base/thread_pool.h"
+#include "bench/roof.h"
+#include "cli/command.h"
+#include "cli/line_io.h"
+#include "cli/shared_flags.h"
+#include "engine/sim.h"
+#include "model/check_golden.h"
+#include "ops/ops.h"
+#include "ops/ops_cases.h"
+
+namespace slipstream {
+namespace {
+
+// The instruction sets to check: the one named, else all that this machine has.
+Result<std::vector<const Ops*>> select_ops(const std::string& isa) {
+  std::vector<const Ops*> selected;
+  if (isa != "auto") {
+    SLIPSTREAM_ASSIGN_OR_RETURN(const Ops* ops, find_cpu_ops(isa));
+    selected.push_back(ops);
+    return selected;
+  }
+  for (const CpuIsa each : {CpuIsa::kRef, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
+    if (const Ops* ops = cpu_ops(each)) selected.push_back(ops);
+  }
+  return selected;
+}
+
+// --device, --threads and --cpu-isa of the shared table.
+std::vector<Flag> device_flags(SharedOptions& shared) {
+  std::vector<Flag> flags;
+  for (Flag& flag : engine_flags(shared)) {
+    const std::string& name = flag.text.name;
+    if (name == "device" || name == "threads" || name == "cpu-isa") {
+      flags.push_back(std::move(flag));
+    }
+  }
+  return flags;
+}
+
+int num_threads(const SharedOptions& shared) {
+  return shared.engine.num_threads > 0 ? shared.engine.num_threads : num_usable_cores();
+}
+
+int exit_code(int64_t num_failed) { return num_failed == 0 ? 0 : 1; }
+
+class CheckOpsCommand : public Command {
+ public:
+  std::string name() const override { return "check ops"; }
+  std::string summary() const override {
+    return "every op of each instruction set against the reference loops: error, us, GB/s, roof";
+  }
+  std::vector<Flag> flags() override {
+    std::vector<Flag> flags = {
+        text_flag({"op", "", "NAME", "all", "one op, as in `linear`"},
+                  [this](const std::string& value) { op_ = value; }),
+        switch_flag({"no-timing", "", "", "", "compare only"}, [this] { timed_ = false; }),
+        switch_flag({"json", "", "", "", "one JSON object a line"}, [this] { json_ = true; }),
+    };
+    for (Flag& flag : device_flags(shared_)) flags.push_back(std::move(flag));
+    return flags;
+  }
+  Result<int> run() override;
+
+ private:
+  Status check_op_name() const;
+  std::string line_of(const char* isa, const OpReport& report) const;
+
+  SharedOptions shared_;
+  std::string op_;
+  bool timed_ = true;
+  bool json_ = false;
+};
+
+Status CheckOpsCommand::check_op_name() const {
+  std::string names;
+  std::string last;
+  for (const OpCase& each : op_cases()) {
+    if (op_.empty() || each.op == op_) return {};
+    if (each.op != last) names += (names.empty() ? "" : ", ") + each.op;
+    last = each.op;
+  }
+  return bad_usage(str("--op ", quote(op_), ": no such op; there are ", names));
+}
+
+std::string CheckOpsCommand::line_of(const char* isa, const OpReport& r) const {
+  if (json_) {
+    return dump_json(Json{{"isa", isa},
+                          {"op", r.op},
+                          {"case", r.name},
+                          {"passed", r.passed},
+                          {"tolerance", r.tolerance},
+                          {"max_error", r.max_error},
+                          {"max_abs", r.max_abs},
+                          {"cosine", r.cosine},
+                          {"num_values", r.num_values},
+                          {"num_not_finite", r.num_not_finite},
+                          {"us", r.us},
+                          {"gb_s", r.gb_s},
+                          {"gflop_s", r.gflop_s},
+                          {"roof_fraction", r.roof_fraction}}) +
+           "\n";
+  }
+  std::ostringstream text;
+  text << (r.passed ? "ok     " : "FAILED ") << std::left << std::setw(7) << isa << std::setw(14)
+       << r.op << std::setw(44) << r.name << std::right << std::scientific << std::setprecision(1)
+       << " error " << r.max_error << " of " << r.tolerance;
+  if (r.num_not_finite > 0) {
+    text << ", " << r.num_not_finite << " not finite, first at " << r.first_not_finite;
+  }
+  if (r.us > 0.0) {
+    text << std::fixed << std::setprecision(1) << std::setw(11) << r.us << " us" << std::setw(8)
+         << r.gb_s << " GB/s" << std::setw(8) << r.gflop_s << " GFLOP/s" << std::setw(5)
+         << std::setprecision(0) << r.roof_fraction * 100.0 << " % of the read roof";
+  }
+  text << "\n";
+  return text.str();
+}
+
+Result<int> CheckOpsCommand::run() {
+  SLIPSTREAM_RETURN_IF_ERROR(check_op_name());
+  SLIPSTREAM_ASSIGN_OR_RETURN(const auto selected, select_ops(shared_.engine.cpu_isa));
+  const Ops& reference = *cpu_ops(CpuIsa::kRef);
+  ThreadPool pool(num_threads(shared_));
+  Output output;
+  int64_t num_failed = 0;
+  int64_t num_passed = 0;
+  for (const Ops* ops : selected) {
+    OpContext context;
+    context.pool = &pool;
+    const OpLimits limits = op_case_limits();
+    context.scratch = Buffer(std::max(ops->scratch_bytes(limits), reference.scratch_bytes(limits)));
+    for (const OpReport& report : check_ops(*ops, reference, context, {op_, timed_})) {
+      ++(report.passed ? num_passed : num_failed);
+      output.write_now(line_of(ops->name, report));
+    }
+  }
+  if (!json_) output.write_now(str(num_passed, " passed, ", num_failed, " failed\n"));
+  if (!output.status().ok()) return output.status();
+  return exit_code(num_failed);
+}
+
+class CheckGoldenCommand : public Command {
+ public:
+  std::string name() const override { return "check golden"; }
+  std::string summary() const override {
+    return "tiny models against values computed by independent programs";
+  }
+  std::vector<Positional> positionals() override {
+    return {{"NAME", "only the models whose folder or family has this name", false,
+             [this](const std::string& value) {
+               name_ = value;
+               return Status();
+             }}};
+  }
+  std::vector<Flag> flags() override {
+    std::vector<Flag> flags = {
+        text_flag({"dir", "", "DIR", "tests/golden/models of the source tree",
+                   "folder of the golden models"},
+                  [this](const std::string& value) { root_ = value; }),
+        switch_flag({"json", "", "", "", "one JSON object a line"}, [this] { json_ = true; }),
+    };
+    for (Flag& flag : device_flags(shared_)) flags.push_back(std::move(flag));
+    return flags;
+  }
+  Result<int> run() override;
+
+ private:
+  std::string line_of(const char* isa, const GoldenReport& report) const;
+
+  SharedOptions shared_;
+  std::string root_ = SLIPSTREAM_GOLDEN_DIR;
+  std::string name_;
+  bool json_ = false;
+};
+
+std::string CheckGoldenCommand::line_of(const char* isa, const GoldenReport& r) const {
+  if (json_) {
+    return dump_json(Json{{"isa", isa},
+                          {"name", r.name},
+                          {"family", r.family},
+                          {"provenance", r.provenance},
+                          {"passed", r.passed()},
+                          {"num_logits", r.num_logits},
+                          {"max_abs_error", r.max_abs_error},
+                          {"tolerance", r.tolerance},
+                          {"num_greedy", r.num_greedy},
+                          {"num_greedy_equal", r.num_greedy_equal}}) +
+           "\n";
+  }
+  return str(r.passed() ? "ok     " : "FAILED ", isa, " ", r.name, ": ", r.num_logits,
+             " logits, largest error ", r.max_abs_error, " of ", r.tolerance, "; greedy ",
+             r.num_greedy_equal, " of ", r.num_greedy, " tokens equal\n");
+}
+
+Result<int> CheckGoldenCommand::run() {
+  SLIPSTREAM_ASSIGN_OR_RETURN(const auto selected, select_ops(shared_.engine.cpu_isa));
+  SLIPSTREAM_ASSIGN_OR_RETURN(const std::vector<std::string> folders, golden_folders(root_));
+  Output output;
+  int64_t num_failed = 0;
+  int64_t num_passed = 0;
+  std::string names;
+  for (const std::string& folder : folders) {
+    const std::string folder_name = folder.substr(folder.find_last_of('/') + 1);
+    names += (names.empty() ? "" : ", ") + folder_name;
+    for (const Ops* ops : selected) {
+      // A family's name selects all its models: `llama` runs llama2-tiny, llama3-tiny and so on.
+      if (!name_.empty() && folder_name.find(name_) == std::string::npos) continue;
+      SLIPSTREAM_ASSIGN_OR_RETURN(const GoldenReport report, check_golden(folder, *ops));
+      ++(report.passed() ? num_passed : num_failed);
+      output.write_now(line_of(ops->name, report));
+    }
+  }
+  if (num_passed + num_failed == 0) {
+    return bad_usage(str("no golden model has ", quote(name_), " in its name; there are ", names));
+  }
+  if (!json_) output.write_now(str(num_passed, " passed, ", num_failed, " failed\n"));
+  if (!output.status().ok()) return output.status();
+  return exit_code(num_failed);
+}
+
+class CheckSimCommand : public Command {
+ public:
+  std::string name() const override { return "check sim"; }
+  std::string summary() const override {
+    return "the scheduler under random loads, every invariant checked at every step";
+  }
+  std::vector<Flag> flags() override {
+    return {
+        int_flag({"steps", "", "N", str(options_.num_steps), "scheduler steps"},
+                 {1, int64_t{1} << 40}, [this](int64_t value) { options_.num_steps = value; }),
+        int_flag({"seed", "", "N", str(options_.seed), "names a run"}, {0, INT64_MAX},
+                 [this](int64_t value) { options_.seed = static_cast<uint64_t>(value); }),
+        switch_flag({"json", "", "", "", "print one JSON object"}, [this] { json_ = true; }),
+    };
+  }
+  Result<int> run() override {
+    const SimReport r = run_simulation(options_);
+    Output output;
+    if (json_) {
+      output.write(dump_json(Json{{"passed", r.ok()},
+                                  {"seed", options_.seed},
+                                  {"steps", r.num_steps},
+                                  {"worlds", r.num_worlds},
+                                  {"requests", r.num_requests},
+                                  {"finished", r.num_finished},
+                                  {"cancelled", r.num_cancelled},
+                                  {"preemptions", r.num_preemptions},
+                                  {"tokens", r.num_tokens},
+                                  {"violation", r.violation}}) +
+                   "\n");
+    } else {
+      output.write(str(r.ok() ? "ok     " : "FAILED ", r.num_steps, " steps, ", r.num_worlds,
+                       " worlds, ", r.num_requests, " requests, ", r.num_cancelled, " cancelled, ",
+                       r.num_preemptions, " preemptions, ", r.num_tokens, " tokens",
+                       r.ok() ? "" : ": " + r.violation, "\n"));
+    }
+    output.flush();
+    if (!output.status().ok()) return output.status();
+    return exit_code(r.ok() ? 0 : 1);
+  }
+
+ private:
+  SimOptions options_;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_check_ops_command() { return std::make_unique<CheckOpsCommand>(); }
+std::unique_ptr<Command> make_check_golden_command() {
+  return std::make_unique<CheckGoldenCommand>();
+}
+std::unique_ptr<Command> make_check_sim_command() { return std::make_unique<CheckSimCommand>(); }
+
+}  // namespace slipstream

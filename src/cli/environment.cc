@@ -1,0 +1,24 @@
+#include "cli/environment.h"
+
+#include <cstdlib>
+
+namespace slipstream {
+namespace {
+
+std::optional<std::string> variable(const char* name) {
+  const char* value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): before any thread
+  if (value == nullptr || *value == '\0') return std::nullopt;
+  return std::string(value);
+}
+
+}  // namespace
+
+std::string cache_home() {
+  if (const auto home = variable("SLIPSTREAM_HOME")) return *home;
+  const auto user_home = variable("HOME");
+  return user_home ? *user_home + "/.cache/slipstream" : "";
+}
+
+std::optional<std::string> log_level_from_environment() { return variable("SLIPSTREAM_LOG"); }
+
+}  // namespace slipstream

@@ -1,0 +1,14 @@
+// The only reads of environment variables: SLIPSTREAM_HOME, SLIPSTREAM_LOG and the home folder.
+#pragma once
+
+#include <optional>
+#include <string>
+
+namespace slipstream {
+
+// $SLIPSTREAM_HOME, else ~/.cache/slipstream; empty when there is no home folder either.
+std::string cache_home();
+// $SLIPSTREAM_LOG: a log level; none when unset or empty.
+std::optional<std::string> log_level_from_environment();
+
+}  // namespace slipstream

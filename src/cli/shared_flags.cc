@@ -1,0 +1,210 @@
+#include "cli/shared_flags.h"
+
+#include <sched.h>
+
+#include <array>
+#include <memory>
+#include <utility>
+
+#include "base/log.h"
+#include "base/strings.h"
+#include "cli/environment.h"
+
+namespace slipstream {
+namespace {
+
+constexpr std::array<std::pair<const char*, LogLevel>, 5> kLogLevels = {
+    {{"debug", LogLevel::kDebug},
+     {"info", LogLevel::kInfo},
+     {"warn", LogLevel::kWarn},
+     {"error", LogLevel::kError},
+     {"off", LogLevel::kOff}}};
+
+// What the two log flags have said so far; each sets both.
+struct LogSetting {
+  LogLevel level = LogLevel::kWarn;
+  LogFormat format = LogFormat::kText;
+};
+
+Status set_model(SharedOptions& options, const std::string& value) {
+  if (value.empty()) return bad_usage("the model's name is empty; give a path or a name");
+  if (!options.model.empty() && options.model != value) {
+    return bad_usage(str("two models are given, ", quote(options.model), " and ", quote(value)));
+  }
+  options.model = value;
+  return {};
+}
+
+Status set_device(SharedOptions& options, const std::string& value) {
+  const bool is_cuda = value == "cuda" || starts_with(value, "cuda:");
+  if (is_cuda) {
+    return does_not_fit(
+        str("--device ", quote(value), ": this build has no CUDA backend; available: auto, cpu"));
+  }
+  if (value != "auto" && value != "cpu") {
+    return bad_usage(str("--device ", quote(value), ": not a device; available: auto, cpu"));
+  }
+  options.engine.device = value;
+  return {};
+}
+
+Status set_threads(SharedOptions& options, const std::string& value) {
+  const Result<int64_t> number = parse_int(value);
+  if (!number.ok()) return number.status().in(str("--threads ", quote(value)));
+  const int num_cores = num_usable_cores();
+  if (number.value() < 0 || number.value() > num_cores) {
+    return bad_usage(str("--threads ", quote(value), ": this process may use ", num_cores,
+                         num_cores == 1 ? " core" : " cores", "; give 1 to ", num_cores,
+                         ", or 0 for all"));
+  }
+  options.engine.num_threads = static_cast<int>(number.value());
+  return {};
+}
+
+std::vector<Flag> placement_flags(SharedOptions& o) {
+  return {
+      {{"device", "", "DEVICE", "auto", "auto or cpu"},
+       [&o](const std::string& value) { return set_device(o, value); }},
+      {{"threads", "t", "N", "all cores", "CPU threads"},
+       [&o](const std::string& value) { return set_threads(o, value); }},
+      choice_flag({"cpu-isa", "", "ISA", "auto", "CPU kernels: auto, ref, avx2, avx512"},
+                  {"auto", "ref", "avx2", "avx512"},
+                  [&o](const std::string& value) { o.engine.cpu_isa = value; }),
+      choice_flag(
+          {"executor", "", "NAME", "auto", "how steps are run: auto or eager"}, {"auto", "eager"},
+          [&o](const std::string& value) { o.engine.executor = value; },
+          "not an executor of this build"),
+      int_flag({"tensor-parallel-size", "", "N", "1", "devices one model is split over"}, {1, 1},
+               [](int64_t) {}),
+      number_flag({"gpu-memory-utilization", "", "SHARE", "0.9",
+                   "share of a GPU's memory to take; without effect on the CPU"},
+                  {.min = 0.0, .max = 1.0, .min_excluded = true}, [](double) {}),
+      switch_flag({"deterministic", "", "", "always on on the CPU",
+                   "a request's tokens do not depend on other requests"},
+                  [] {}),
+  };
+}
+
+std::vector<Flag> format_flags(SharedOptions& o) {
+  return {
+      choice_flag({"load-format", "", "FORMAT", "auto",
+                   "auto, or dummy: seeded random weights from config.json alone"},
+                  {"auto", "dummy"},
+                  [&o](const std::string& value) { o.engine.load_format = value; }),
+      switch_flag({"skip-tokenizer-init", "", "", "", "no tokenizer: ids in, ids out"},
+                  [&o] { o.engine.skip_tokenizer_init = true; }),
+      choice_flag(
+          {"dtype", "", "TYPE", "auto", "type of activations: auto or float32"},
+          {"auto", "float32"}, [](const std::string&) {}, "the CPU computes in float32"),
+      choice_flag(
+          {"quantization", "", "FORMAT", "auto",
+           "auto: weights stay in the format of the model's files"},
+          {"auto"}, [](const std::string&) {}, "weights are not quantised while loading"),
+      choice_flag(
+          {"kv-cache-dtype", "", "TYPE", "auto (f16)", "type of the KV cache: auto, f16, f32"},
+          {"auto", "f16", "f32"},
+          [&o](const std::string& value) { o.engine.kv_cache_dtype = value; },
+          "not a KV cache type of the CPU"),
+  };
+}
+
+std::vector<Flag> limit_flags(SharedOptions& o) {
+  return {
+      int_flag({"max-model-len", "", "TOKENS", "the model's own limit",
+                "longest sequence, prompt and answer together"},
+               {1, INT32_MAX}, [&o](int64_t value) { o.engine.max_model_len = value; }),
+      int_flag({"max-num-seqs", "", "N", "16", "sequences that run at once"}, {1, 65536},
+               [&o](int64_t value) { o.engine.max_num_seqs = static_cast<int32_t>(value); }),
+      int_flag({"max-num-batched-tokens", "", "TOKENS", "512",
+                "tokens of one step, prefill and decode together"},
+               {1, 1 << 20}, [&o](int64_t value) { o.engine.max_num_batched_tokens = value; }),
+      int_flag({"kv-cache-memory-bytes", "", "BYTES", "enough for max-num-seqs",
+                "memory of the KV cache"},
+               {1, INT64_MAX}, [&o](int64_t value) { o.engine.kv_cache_bytes = value; }),
+      switch_flag({"no-enable-prefix-caching", "", "", "off in this build",
+                   "keep no KV of finished prompts"},
+                  [] {}),
+      {{"enable-prefix-caching", "", "", "", "not in this build"},
+       [](const std::string&) {
+         return bad_usage("--enable-prefix-caching: this build has no prefix cache; leave it out");
+       }},
+      int_flag({"seed", "", "N", "drawn", "seed of sampling and of dummy weights"}, {0, INT64_MAX},
+               [&o](int64_t value) {
+                 o.seed = static_cast<uint64_t>(value);
+                 o.engine.seed = *o.seed;
+               }),
+  };
+}
+
+}  // namespace
+
+int num_usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return CPU_COUNT(&set) > 0 ? CPU_COUNT(&set) : 1;
+}
+
+Flag model_flag(SharedOptions& options) {
+  return {{"model", "m", "MODEL", "the model list's default",
+           "a .gguf file, a folder in Hugging Face layout, or a name of the model list"},
+          [&options](const std::string& value) { return set_model(options, value); }};
+}
+
+Positional model_positional(SharedOptions& options) {
+  return {"MODEL", "the same as --model", false,
+          [&options](const std::string& value) { return set_model(options, value); }};
+}
+
+std::vector<Flag> engine_flags(SharedOptions& options) {
+  std::vector<Flag> flags = {model_flag(options)};
+  for (auto& group : {placement_flags(options), format_flags(options), limit_flags(options)}) {
+    flags.insert(flags.end(), group.begin(), group.end());
+  }
+  return flags;
+}
+
+std::vector<Flag> log_flags() {
+  // Owned by both setters, whichever is called last.
+  auto setting = std::make_shared<LogSetting>();
+  if (log_enabled(LogLevel::kDebug)) {
+    setting->level = LogLevel::kDebug;
+  } else if (log_enabled(LogLevel::kInfo)) {
+    setting->level = LogLevel::kInfo;
+  } else if (!log_enabled(LogLevel::kWarn)) {
+    setting->level = log_enabled(LogLevel::kError) ? LogLevel::kError : LogLevel::kOff;
+  }
+  const std::vector<std::string> levels = {"debug", "info", "warn", "error", "off"};
+  return {
+      choice_flag({"log-level", "", "LEVEL", "$SLIPSTREAM_LOG, else warn",
+                   "debug, info, warn, error or off"},
+                  levels,
+                  [setting](const std::string& value) {
+                    for (const auto& [name, level] : kLogLevels) {
+                      if (value == name) setting->level = level;
+                    }
+                    set_log(setting->level, setting->format);
+                  }),
+      choice_flag({"log-format", "", "FORMAT", "text", "log lines as text or json"},
+                  {"text", "json"},
+                  [setting](const std::string& value) {
+                    setting->format = value == "json" ? LogFormat::kJson : LogFormat::kText;
+                    set_log(setting->level, setting->format);
+                  }),
+  };
+}
+
+Status init_log_from_environment() {
+  const auto level = log_level_from_environment();
+  if (!level) return {};
+  for (const auto& [name, value] : kLogLevels) {
+    if (*level == name) {
+      set_log(value, LogFormat::kText);
+      return {};
+    }
+  }
+  return bad_usage(str("SLIPSTREAM_LOG=", quote(*level),
+                       ": not a log level; available: debug, info, warn, error, off"));
+}
+
+}  // namespace slipstream
