@@ -79,6 +79,12 @@ Result<Sample> Sampler::sample(std::span<float> logits, const SampleRequest& req
   return sample;
 }
 
+Result<TokenLogprobs> Sampler::logprobs(std::span<const float> logits, int32_t id,
+                                        int32_t num_top) {
+  SLIPSTREAM_RETURN_IF_ERROR(check_logits(logits));
+  return token_logprobs(logits, id, num_top, top_tokens_);
+}
+
 int32_t Sampler::draw(std::span<const float> logits, const SampleRequest& request, float max) {
   const SamplingParams& params = request.params;
   const auto vocab_size = static_cast<int64_t>(logits.size());

@@ -43,6 +43,9 @@ class Sampler {
   // left; it concerns this request alone.
   Result<Sample> sample(std::span<float> logits, const SampleRequest& request);
 
+  // Log-probabilities of `id`, the token that is there (prompts), and of the `num_top` best.
+  Result<TokenLogprobs> logprobs(std::span<const float> logits, int32_t id, int32_t num_top);
+
  private:
   struct Candidate {
     int32_t id = 0;

@@ -1,0 +1,131 @@
+#include "engine/engine_options.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+#include <string>
+
+#include "base/mmap_file.h"
+#include "base/strings.h"
+
+namespace slipstream {
+namespace {
+
+// Positions and slots are 32-bit in kernels.
+constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max() / 2;
+
+struct CountRange {
+  int64_t low = 0;
+  int64_t high = kMaxTokens;
+};
+
+Status check_count(const char* name, int64_t value, CountRange range) {
+  if (value >= range.low && value <= range.high) return {};
+  return bad_usage(
+      str(name, " is ", value, "; it must be between ", range.low, " and ", range.high));
+}
+
+Status check_device(const std::string& device) {
+  if (device == "auto" || device == "cpu") return {};
+  if (device == "cuda" || starts_with(device, "cuda:")) {
+    return does_not_fit(
+        str("device ", quote(device), " is missing: this build has no CUDA kernels; use cpu"));
+  }
+  return bad_usage(str("device is ", quote(device), "; it must be auto, cpu, cuda or cuda:N"));
+}
+
+Result<const Ops*> find_ops(const std::string& isa_name) {
+  struct Choice {
+    const char* name;
+    CpuIsa isa;
+  };
+  constexpr Choice kChoices[] = {{"auto", CpuIsa::kAuto},
+                                 {"ref", CpuIsa::kRef},
+                                 {"avx2", CpuIsa::kAvx2},
+                                 {"avx512", CpuIsa::kAvx512}};
+  for (const Choice& choice : kChoices) {
+    if (isa_name != choice.name) continue;
+    const Ops* const ops = cpu_ops(choice.isa);
+    if (ops == nullptr) {
+      return does_not_fit(str("cpu_isa ", isa_name, " is missing on this machine; use auto"));
+    }
+    return ops;
+  }
+  return bad_usage(str("cpu_isa is ", quote(isa_name), "; it must be auto, ref, avx2 or avx512"));
+}
+
+Result<DType> find_kv_dtype(const std::string& name) {
+  if (name == "auto" || name == "f16") return DType::kF16;
+  if (name == "f32") return DType::kF32;
+  return bad_usage(
+      str("kv_cache_dtype is ", quote(name), "; on the CPU it must be auto, f16 or f32"));
+}
+
+Status check_counts(const EngineOptions& options) {
+  SLIPSTREAM_RETURN_IF_ERROR(check_count("max_model_len", options.max_model_len, {}));
+  SLIPSTREAM_RETURN_IF_ERROR(check_count("max_num_seqs", options.max_num_seqs, {1, 65536}));
+  SLIPSTREAM_RETURN_IF_ERROR(
+      check_count("max_num_batched_tokens", options.max_num_batched_tokens, {1, 1 << 20}));
+  SLIPSTREAM_RETURN_IF_ERROR(
+      check_count("max_queued_requests", options.max_queued_requests, {0, 1 << 24}));
+  SLIPSTREAM_RETURN_IF_ERROR(check_count("kv_cache_bytes", options.kv_cache_bytes,
+                                         {0, std::numeric_limits<int64_t>::max()}));
+  SLIPSTREAM_RETURN_IF_ERROR(check_count("max_logprobs", options.max_logprobs, {0, 1024}));
+  if (options.block_size != 16) {
+    return bad_usage(str("block_size is ", options.block_size, "; the CPU kernels need 16"));
+  }
+  return {};
+}
+
+}  // namespace
+
+int available_cores() {
+  cpu_set_t cores;
+  if (sched_getaffinity(0, sizeof cores, &cores) == 0) return std::max(1, CPU_COUNT(&cores));
+  return std::max(1, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
+}
+
+int64_t physical_memory_bytes() {
+  int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  // "max" or a number; absent outside a container.
+  const auto limit = read_text_file("/sys/fs/cgroup/memory.max", 64);
+  int64_t limit_bytes = 0;
+  if (limit.ok() &&
+      std::from_chars(limit->data(), limit->data() + limit->size(), limit_bytes).ec ==
+          std::errc() &&
+      limit_bytes > 0) {
+    bytes = std::min(bytes, limit_bytes);
+  }
+  return bytes;
+}
+
+Result<ResolvedOptions> resolve_options(const EngineOptions& options) {
+  ResolvedOptions resolved;
+  SLIPSTREAM_RETURN_IF_ERROR(check_device(options.device));
+  SLIPSTREAM_RETURN_IF_ERROR(check_counts(options));
+  SLIPSTREAM_ASSIGN_OR_RETURN(resolved.ops, find_ops(options.cpu_isa));
+  SLIPSTREAM_ASSIGN_OR_RETURN(resolved.kv_dtype, find_kv_dtype(options.kv_cache_dtype));
+
+  const int num_cores = available_cores();
+  if (options.num_threads < 0 || options.num_threads > num_cores) {
+    return bad_usage(str("num_threads is ", options.num_threads, "; this machine has ", num_cores,
+                         " cores (0 uses them all)"));
+  }
+  resolved.num_threads = options.num_threads == 0 ? num_cores : options.num_threads;
+
+  if (options.load_format != "auto" && options.load_format != "dummy") {
+    return bad_usage(
+        str("load_format is ", quote(options.load_format), "; it must be auto or dummy"));
+  }
+  resolved.dummy_weights = options.load_format == "dummy";
+  if (options.executor != "auto" && options.executor != "eager") {
+    return bad_usage(str("executor is ", quote(options.executor), "; it must be auto or eager"));
+  }
+  if (options.model.empty()) return bad_usage("no model is named");
+  return resolved;
+}
+
+}  // namespace slipstream

@@ -1,0 +1,28 @@
+// Checks EngineOptions once and turns words into choices. Everything here is the caller's to get
+// wrong, so every error names the option.
+#pragma once
+
+#include <cstdint>
+
+#include "base/status.h"
+#include "core/dtype.h"
+#include "ops/ops.h"
+#include "slipstream/options.h"
+
+namespace slipstream {
+
+struct ResolvedOptions {
+  const Ops* ops = nullptr;
+  int num_threads = 1;
+  DType kv_dtype = DType::kF16;
+  bool dummy_weights = false;
+};
+
+Result<ResolvedOptions> resolve_options(const EngineOptions& options);
+
+// Cores this process may run on.
+int available_cores();
+// Memory of the machine or of the container, whichever is smaller.
+int64_t physical_memory_bytes();
+
+}  // namespace slipstream

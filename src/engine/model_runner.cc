@@ -1,0 +1,249 @@
+#include "engine/model_runner.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <limits>
+#include <new>
+
+#include "base/checked_math.h"
+#include "base/log.h"
+#include "base/mmap_file.h"
+#include "base/strings.h"
+#include "engine/engine_options.h"
+#include "model/families/families.h"
+#include "sampling/sampling_params.h"
+
+namespace slipstream {
+namespace {
+
+// Prompt log-probabilities need a row of logits per prompt token; a step computes at most this
+// many, so that they take megabytes and not gigabytes.
+constexpr int64_t kMinLogitRows = 64;
+// The format of --load-format dummy: what most published checkpoints store.
+constexpr QuantType kDummyType = QuantType::kBF16;
+
+Result<ModelDescription> describe_dummy(const std::string& path) {
+  if (ends_with(path, ".json")) {
+    SLIPSTREAM_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, 16u << 20));
+    SLIPSTREAM_ASSIGN_OR_RETURN(const HfConfig config, HfConfig::from_text(text, "", path));
+    return describe_config(config);
+  }
+  SLIPSTREAM_ASSIGN_OR_RETURN(const HfConfig config, HfConfig::open(path));
+  return describe_config(config);
+}
+
+KVGroupSpec kv_group(const DecoderSpec& spec, DType dtype, int32_t block_size) {
+  const AttentionSpec& attention = spec.layers.front().attention;
+  KVGroupSpec group;
+  group.num_layers = static_cast<int>(spec.layers.size());
+  group.num_kv_heads = attention.num_kv_heads;
+  group.head_dim = attention.head_dim;
+  group.block_size = block_size;
+  group.dtype = dtype;
+  return group;
+}
+
+// Blocks and context length that memory and options allow.
+Result<RunnerLimits> plan_memory(const EngineOptions& options, int64_t model_len,
+                                 const KVGroupSpec& group) {
+  RunnerLimits limits;
+  limits.block_size = group.block_size;
+  limits.max_num_batched_tokens = options.max_num_batched_tokens;
+  limits.max_logit_rows = std::max<int64_t>(kMinLogitRows, options.max_num_seqs);
+  if (options.max_model_len > model_len) {
+    return bad_usage(str("max_model_len is ", options.max_model_len, "; the model's context holds ",
+                         model_len, " tokens"));
+  }
+  const int64_t wanted_len = options.max_model_len > 0 ? options.max_model_len : model_len;
+  const int64_t blocks_per_seq = div_up<int64_t>(wanted_len, group.block_size);
+  const int64_t free_bytes =
+      options.kv_cache_bytes > 0 ? options.kv_cache_bytes : physical_memory_bytes() / 4;
+  int64_t num_blocks = free_bytes / group.block_bytes();
+  if (options.kv_cache_bytes == 0) {
+    num_blocks = std::min(num_blocks, blocks_per_seq * options.max_num_seqs);
+  }
+  num_blocks = std::min<int64_t>(num_blocks, std::numeric_limits<int32_t>::max());
+  const int64_t least_blocks = options.max_model_len > 0 ? blocks_per_seq : 1;
+  if (num_blocks < least_blocks) {
+    return does_not_fit(str("the KV cache of one sequence of ", least_blocks * group.block_size,
+                            " tokens needs ", least_blocks * group.block_bytes(),
+                            " bytes, free are ", free_bytes,
+                            ": lower max_model_len or raise kv_cache_bytes"));
+  }
+  limits.num_blocks = num_blocks;
+  limits.max_model_len = std::min(wanted_len, num_blocks * group.block_size);
+  return limits;
+}
+
+Status check_weights_fit(int64_t needed_bytes) {
+  const int64_t free_bytes = physical_memory_bytes();
+  if (needed_bytes <= free_bytes) return {};
+  return does_not_fit(
+      str("the weights need ", needed_bytes, " bytes, the machine has ", free_bytes));
+}
+
+int64_t num_weights(const DecoderSpec& spec) {
+  int64_t count = spec.vocab_size * spec.hidden_size * (spec.tied_embeddings ? 1 : 2);
+  for (const LayerSpec& layer : spec.layers) {
+    const AttentionSpec& attention = layer.attention;
+    const int64_t heads = int64_t{2} * (attention.num_heads + attention.num_kv_heads);
+    count += heads * attention.head_dim * spec.hidden_size;
+    count += 3 * layer.mlp.intermediate_size * spec.hidden_size;
+  }
+  return count;
+}
+
+Result<SamplingParams> default_sampling(const GenerationDefaults& defaults,
+                                        const SamplingLimits& limits) {
+  SamplingParams params;
+  if (defaults.temperature) params.temperature = static_cast<float>(*defaults.temperature);
+  if (defaults.do_sample && !*defaults.do_sample) params.temperature = 0.0f;
+  if (defaults.top_p) params.top_p = static_cast<float>(*defaults.top_p);
+  if (defaults.top_k) {
+    params.top_k =
+        static_cast<int32_t>(std::clamp<int64_t>(*defaults.top_k, -2, limits.vocab_size));
+  }
+  if (defaults.min_p) params.min_p = static_cast<float>(*defaults.min_p);
+  if (defaults.repetition_penalty) {
+    params.repetition_penalty = static_cast<float>(*defaults.repetition_penalty);
+  }
+  const Status status = validate_sampling_params(params, limits);
+  if (!status.ok()) return invalid_model("generation_config.json: " + status.message());
+  return params;
+}
+
+Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const EngineOptions& options,
+                                                        const Checkpoint* checkpoint) {
+  if (options.skip_tokenizer_init) return std::shared_ptr<const Tokenizer>();
+  if (checkpoint != nullptr && checkpoint->gguf() != nullptr) {
+    auto tokenizer = Tokenizer::from_gguf(*checkpoint->gguf());
+    if (!tokenizer.ok()) return tokenizer.status().in(options.model);
+    return tokenizer;
+  }
+  auto tokenizer = Tokenizer::load(options.model);
+  if (!tokenizer.ok() && checkpoint == nullptr) {
+    log_warn("engine", "tokenizer=none reason=", quote(tokenizer.status().message(), 200));
+    return std::shared_ptr<const Tokenizer>();
+  }
+  return tokenizer;
+}
+
+std::vector<int32_t> end_ids(const ModelConfig& config, const GenerationDefaults& defaults,
+                             const Tokenizer* tokenizer) {
+  std::vector<int32_t> ids = config.eos_token_ids;
+  ids.insert(ids.end(), defaults.eos_token_ids.begin(), defaults.eos_token_ids.end());
+  if (tokenizer != nullptr) {
+    const std::vector<int32_t>& more = tokenizer->special_tokens().end_of_generation_ids;
+    ids.insert(ids.end(), more.begin(), more.end());
+  }
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+ModelInfo describe(const ModelDescription& model, const ModelState& state,
+                   const RunnerLimits& limits, const ResolvedOptions& resolved) {
+  const KVGroupSpec& group = state.kv.spec();
+  ModelInfo info;
+  info.name = model.config.name;
+  info.family = model.config.family;
+  info.num_parameters = state.weights.num_parameters;
+  info.weights_format = resolved.dummy_weights ? "dummy" : state.weights.format;
+  info.kv_format = dtype_name(group.dtype);
+  info.bytes_per_token = state.weights.bytes_per_token;
+  info.kv_bytes_per_token = group.block_bytes() / group.block_size;
+  info.vocab_size = model.spec.vocab_size;
+  info.max_model_len = limits.max_model_len;
+  info.device = "cpu";
+  info.kernels = resolved.ops->name;
+  info.num_threads = resolved.num_threads;
+  return info;
+}
+
+void log_plan(const ModelInfo& info, const RunnerLimits& limits, const EngineOptions& options,
+              int64_t kv_bytes) {
+  log_info("engine", "device=", info.device, " isa=", info.kernels, " threads=", info.num_threads,
+           " executor=", info.executor, " model=", quote(info.name), " family=", info.family,
+           " parameters=", info.num_parameters, " weights=", info.weights_format,
+           " bytes_per_token=", info.bytes_per_token);
+  log_info("engine", "kv=", info.kv_format, " kv_blocks=", limits.num_blocks,
+           " block_size=", limits.block_size, " kv_bytes=", kv_bytes,
+           " max_model_len=", limits.max_model_len, " max_num_seqs=", options.max_num_seqs,
+           " max_num_batched_tokens=", limits.max_num_batched_tokens,
+           " max_logit_rows=", limits.max_logit_rows);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ModelRunner>> ModelRunner::open(const EngineOptions& options) try {
+  SLIPSTREAM_ASSIGN_OR_RETURN(const ResolvedOptions resolved, resolve_options(options));
+  std::unique_ptr<ModelRunner> runner(new ModelRunner);
+  ModelDescription model;
+  GenerationDefaults defaults;
+  if (resolved.dummy_weights) {
+    SLIPSTREAM_ASSIGN_OR_RETURN(model, describe_dummy(options.model));
+  } else {
+    SLIPSTREAM_ASSIGN_OR_RETURN(runner->checkpoint_, Checkpoint::open(options.model));
+    SLIPSTREAM_ASSIGN_OR_RETURN(model, describe_model(*runner->checkpoint_));
+    defaults = runner->checkpoint_->generation_defaults();
+  }
+  const Checkpoint* const checkpoint = runner->checkpoint_.get();
+  const KVGroupSpec group = kv_group(model.spec, resolved.kv_dtype, options.block_size);
+  SLIPSTREAM_ASSIGN_OR_RETURN(runner->limits_,
+                              plan_memory(options, model.config.max_position_embeddings, group));
+  const RunnerLimits& limits = runner->limits_;
+  SLIPSTREAM_RETURN_IF_ERROR(check_weights_fit(
+      checkpoint != nullptr ? static_cast<int64_t>(checkpoint->file_bytes())
+                            : static_cast<int64_t>(quant_format(kDummyType).bytes_per_weight() *
+                                                   static_cast<double>(num_weights(model.spec)))));
+  SLIPSTREAM_ASSIGN_OR_RETURN(runner->tokenizer_, load_tokenizer(options, checkpoint));
+
+  runner->pool_ = std::make_unique<ThreadPool>(resolved.num_threads);
+  OpContext ctx;
+  ctx.pool = runner->pool_.get();
+  ctx.scratch = Buffer(resolved.ops->scratch_bytes(
+      op_limits(model.spec, limits.max_num_batched_tokens, limits.max_model_len)));
+  const LoadProgress progress = [&](int64_t done_bytes, int64_t total_bytes) {
+    if (options.on_progress) options.on_progress({"weights", done_bytes, total_bytes});
+  };
+  auto weights =
+      checkpoint != nullptr
+          ? load_weights(*checkpoint, model.spec, model.names, *resolved.ops, ctx, progress)
+          : dummy_weights(model.spec, kDummyType, options.seed, *resolved.ops, ctx);
+  if (!weights.ok()) return weights.status();
+  SLIPSTREAM_ASSIGN_OR_RETURN(KVCache kv, KVCache::create(group, limits.num_blocks));
+  runner->state_ = std::make_unique<ModelState>(
+      ModelState{model.spec, std::move(weights).value(), rope_frequencies(model.spec.rope),
+                 std::move(kv), resolved.ops, std::move(ctx),
+                 Workspace(model.spec, limits.max_num_batched_tokens, limits.max_logit_rows)});
+  runner->executors_.push_back(make_eager_executor(*runner->state_));
+  runner->eos_token_ids_ = end_ids(model.config, defaults, runner->tokenizer_.get());
+
+  runner->info_ = describe(model, *runner->state_, limits, resolved);
+  ModelInfo& info = runner->info_;
+  if (info.name.empty()) info.name = std::filesystem::path(options.model).stem().string();
+  info.executor = runner->executors_.front()->name();
+  SLIPSTREAM_ASSIGN_OR_RETURN(
+      info.default_sampling,
+      default_sampling(defaults, {.vocab_size = info.vocab_size,
+                                  .max_logprobs = options.max_logprobs,
+                                  .has_tokenizer = runner->tokenizer_ != nullptr}));
+  log_plan(info, limits, options, runner->state_->kv.bytes());
+  return runner;
+} catch (const std::bad_alloc&) {
+  return does_not_fit(str("memory ran out while the model was loaded; the machine has ",
+                          physical_memory_bytes(), " bytes"));
+}
+
+TensorView ModelRunner::forward(const ForwardBatch& batch) {
+  for (const std::unique_ptr<Executor>& executor : executors_) {
+    if (executor->can_run(batch)) return executor->forward(batch);
+  }
+  check_failed(__FILE__, __LINE__, "executor", "the eager executor takes every batch");
+}
+
+double ModelRunner::measure_read_gb_s(int64_t bytes) {
+  return state_->ops->measure_read_gb_s(state_->ctx, bytes);
+}
+
+}  // namespace slipstream

@@ -1,0 +1,60 @@
+// ModelRunner: a loaded model ready to run steps. Opens the files, takes all memory (weights, KV
+// pages, activations), owns the thread pool and picks the executor of each step.
+//
+// Opened by any one thread, then used by the engine thread alone.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/status.h"
+#include "base/thread_pool.h"
+#include "engine/executor.h"
+#include "loader/checkpoint.h"
+#include "slipstream/engine.h"
+#include "slipstream/options.h"
+#include "text/tokenizer.h"
+
+namespace slipstream {
+
+// What one step may be at most; fixed when memory is taken.
+struct RunnerLimits {
+  int64_t max_model_len = 0;
+  int64_t max_num_batched_tokens = 0;
+  int64_t max_logit_rows = 0;
+  int64_t num_blocks = 0;
+  int32_t block_size = 0;
+};
+
+class ModelRunner {
+ public:
+  static Result<std::unique_ptr<ModelRunner>> open(const EngineOptions& options);
+  ModelRunner(const ModelRunner&) = delete;
+  ModelRunner& operator=(const ModelRunner&) = delete;
+
+  TensorView forward(const ForwardBatch& batch);
+  double measure_read_gb_s(int64_t bytes);
+
+  ThreadPool& pool() { return *pool_; }
+  const RunnerLimits& limits() const { return limits_; }
+  const ModelInfo& info() const { return info_; }
+  const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
+  // Every id that ends a generation, sorted.
+  const std::vector<int32_t>& eos_token_ids() const { return eos_token_ids_; }
+
+ private:
+  ModelRunner() = default;
+
+  std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<Checkpoint> checkpoint_;  // weights may borrow its mapped bytes; null for dummy
+  std::unique_ptr<ModelState> state_;
+  std::vector<std::unique_ptr<Executor>> executors_;  // in order of preference
+  RunnerLimits limits_;
+  ModelInfo info_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::vector<int32_t> eos_token_ids_;
+};
+
+}  // namespace slipstream
