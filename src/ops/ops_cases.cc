@@ -1,0 +1,540 @@
+#include "ops/ops_cases.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "base/random.h"
+#include "base/strings.h"
+#include "core/half.h"
+#include "quant/gguf_blocks.h"
+
+namespace slipstream {
+namespace {
+
+std::vector<float> random_floats(int64_t count, uint64_t seed, float scale) {
+  SplitMix64 random(seed);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& value : values) value = random.symmetric() * scale;
+  return values;
+}
+
+TensorView view2(std::vector<float>& values, int64_t rows, int64_t cols) {
+  return TensorView::contiguous(values.data(), DType::kF32, {rows, cols});
+}
+
+TensorView view3(std::vector<float>& values, int64_t rows, int64_t heads, int64_t dim) {
+  return TensorView::contiguous(values.data(), DType::kF32, {rows, heads, dim});
+}
+
+int64_t float_bytes(int64_t count) { return count * int64_t{sizeof(float)}; }
+
+// ---- linear and embed ----
+
+struct MatrixShape {
+  QuantType type = QuantType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+};
+
+// A bound case keeps everything the lambdas touch alive.
+struct LinearState {
+  std::vector<Weight> weights;
+  std::vector<float> bias;
+  std::vector<float> x;
+  std::vector<float> y;  // [M, all rows]
+  std::vector<LinearPart> parts;
+};
+
+Weight packed(const Ops& ops, OpContext& ctx, const MatrixShape& shape, uint64_t seed) {
+  const std::vector<std::byte> data = random_matrix(shape.type, shape.rows, shape.cols, seed);
+  SourceMatrix source;
+  source.data = data.data();
+  source.type = shape.type;
+  source.rows = shape.rows;
+  source.cols = shape.cols;
+  return std::move(ops.pack(ctx, source)).value();
+}
+
+OpInstance make_linear(const Ops& ops, OpContext& ctx, int64_t num_tokens,
+                       const std::vector<MatrixShape>& shapes) {
+  auto state = std::make_shared<LinearState>();
+  const int64_t cols = shapes.front().cols;
+  int64_t all_rows = 0;
+  for (const MatrixShape& shape : shapes) all_rows += shape.rows;
+  state->x = random_floats(num_tokens * cols, 11, 2.0f);
+  // Outliers of the size real activations have.
+  for (int64_t m = 0; m < num_tokens; ++m) state->x[static_cast<size_t>(m * cols + m % cols)] = 90;
+  state->y.resize(static_cast<size_t>(num_tokens * all_rows));
+  state->bias = random_floats(all_rows, 12, 1.0f);
+  uint64_t seed = 100;
+  for (const MatrixShape& shape : shapes) {
+    state->weights.push_back(packed(ops, ctx, shape, ++seed));
+  }
+  const TensorView y = view2(state->y, num_tokens, all_rows);
+  int64_t first_row = 0;
+  for (const Weight& weight : state->weights) {
+    const float* bias = first_row == 0 ? nullptr : state->bias.data() + first_row;
+    state->parts.push_back({&weight, bias, y.columns(first_row, weight.rows)});
+    first_row += weight.rows;
+  }
+  const TensorView x = view2(state->x, num_tokens, cols);
+  return {[&ops, &ctx, state, x] { ops.linear(ctx, x, state->parts); },
+          [state] { return state->y; }};
+}
+
+OpCase linear_case(int64_t num_tokens, const std::vector<MatrixShape>& shapes) {
+  OpCase out;
+  out.op = "linear";
+  out.name = str("M=", num_tokens, " cols=", shapes.front().cols);
+  for (const MatrixShape& shape : shapes) {
+    const QuantFormat& format = quant_format(shape.type);
+    out.name += str(" ", format.name, "x", shape.rows);
+    out.bytes += shape.rows * shape.cols / format.block_elements * format.block_bytes;
+    out.flops += 2.0 * static_cast<double>(num_tokens * shape.rows * shape.cols);
+  }
+  // 16-bit activations: half a step of max/32767 per element, and these rows have an outlier.
+  out.tolerance = 6e-4;
+  out.make = [num_tokens, shapes](const Ops& ops, OpContext& ctx) {
+    return make_linear(ops, ctx, num_tokens, shapes);
+  };
+  return out;
+}
+
+void add_linear_cases(std::vector<OpCase>& cases) {
+  for (const QuantFormat& format : quant_formats()) {
+    const bool super_block = format.block_elements == kSuperBlockElements;
+    for (const int64_t num_tokens : {1, 2, 3, 5, 16, 33, 128}) {
+      cases.push_back(linear_case(num_tokens, {{format.type, 49, super_block ? 768 : 576}}));
+    }
+    cases.push_back(linear_case(7, {{format.type, 1, super_block ? 256 : 32}}));
+  }
+  for (const QuantType type : {QuantType::kF32, QuantType::kF16, QuantType::kBF16}) {
+    cases.push_back(linear_case(3, {{type, 17, 37}}));
+    cases.push_back(linear_case(9, {{type, 5, 5}}));
+  }
+  // Parts of different formats share one input, as q, k and v do in mixed files.
+  for (const int64_t num_tokens : {1, 20}) {
+    cases.push_back(linear_case(
+        num_tokens,
+        {{QuantType::kQ4_K, 40, 512}, {QuantType::kQ6_K, 24, 512}, {QuantType::kF16, 8, 512}}));
+  }
+  // The default model's matrices.
+  for (const int64_t num_tokens : {1, 512}) {
+    constexpr QuantType kType = QuantType::kQ4_1;
+    cases.push_back(
+        linear_case(num_tokens, {{kType, 576, 576}, {kType, 192, 576}, {kType, 192, 576}}));
+    cases.push_back(linear_case(num_tokens, {{kType, 1536, 576}, {kType, 1536, 576}}));
+    cases.push_back(linear_case(num_tokens, {{kType, 576, 1536}}));
+  }
+  cases.push_back(linear_case(1, {{QuantType::kQ8_0, 49152, 576}}));
+}
+
+OpCase embed_case(const MatrixShape& shape) {
+  OpCase out;
+  out.op = "embed";
+  out.name = str(quant_format(shape.type).name, " ", shape.rows, "x", shape.cols);
+  out.tolerance = 0.0;  // exact
+  constexpr int64_t kTokens = 5;
+  out.bytes = kTokens * float_bytes(shape.cols);
+  out.make = [shape](const Ops& ops, OpContext& ctx) {
+    struct State {
+      Weight table;
+      std::vector<int32_t> ids;
+      std::vector<float> out;
+    };
+    auto state = std::make_shared<State>();
+    state->table = packed(ops, ctx, shape, 7);
+    const auto last = static_cast<int32_t>(shape.rows - 1);
+    state->ids = {0, last, last / 2, last / 3, last};
+    state->out.resize(static_cast<size_t>(kTokens * shape.cols));
+    return OpInstance{[&ops, &ctx, state, shape] {
+                        ops.embed(ctx, state->table, state->ids.data(),
+                                  view2(state->out, kTokens, shape.cols));
+                      },
+                      [state] { return state->out; }};
+  };
+  return out;
+}
+
+// ---- row-wise ops ----
+
+struct RowState {
+  std::vector<float> a, b, weight, original, out;
+  std::vector<int32_t> indices;
+};
+
+// `run` gets the state with `out` holding a fresh copy of `original` (for in-place ops).
+OpCase row_case(std::string op, int64_t rows, int64_t cols,
+                const std::function<void(const Ops&, OpContext&, RowState&)>& run) {
+  OpCase out;
+  out.op = std::move(op);
+  out.name = str("M=", rows, " n=", cols);
+  out.tolerance = 2e-6;
+  out.bytes = 3 * float_bytes(rows * cols);
+  out.make = [rows, cols, run](const Ops& ops, OpContext& ctx) {
+    auto state = std::make_shared<RowState>();
+    state->a = random_floats(rows * cols, 1, 6.0f);
+    state->b = random_floats(rows * cols, 2, 3.0f);
+    state->weight = random_floats(cols, 3, 1.5f);
+    state->original = random_floats(rows * cols, 4, 2.0f);
+    return OpInstance{[&ops, &ctx, state, run] {
+                        state->out = state->original;
+                        run(ops, ctx, *state);
+                      },
+                      [state] { return state->out; }};
+  };
+  return out;
+}
+
+void add_row_cases(std::vector<OpCase>& cases) {
+  constexpr std::array<std::array<int64_t, 2>, 5> kShapes = {
+      {{1, 576}, {3, 64}, {2, 37}, {33, 1536}, {512, 576}}};
+  for (const auto& [m, n] : kShapes) {
+    cases.push_back(row_case("rms_norm", m, n, [m, n](const Ops& ops, OpContext& ctx, RowState& s) {
+      ops.rms_norm(ctx, view2(s.a, m, n), s.weight.data(), 1e-5f, view2(s.out, m, n));
+    }));
+    cases.push_back(
+        row_case("add_rms_norm", m, n, [m, n](const Ops& ops, OpContext& ctx, RowState& s) {
+          std::vector<float> residual = s.a;
+          ops.add_rms_norm(ctx, view2(residual, m, n), view2(s.b, m, n), s.weight.data(), 1e-5f,
+                           view2(s.out, m, n));
+          s.out.insert(s.out.end(), residual.begin(), residual.end());
+        }));
+    cases.push_back(row_case("silu_mul", m, n, [m, n](const Ops& ops, OpContext& ctx, RowState& s) {
+      ops.silu_mul(ctx, view2(s.a, m, n), view2(s.b, m, n), view2(s.out, m, n));
+    }));
+    cases.push_back(row_case("add", m, n, [m, n](const Ops& ops, OpContext& ctx, RowState& s) {
+      ops.add(ctx, view2(s.out, m, n), view2(s.b, m, n));
+    }));
+    cases.push_back(
+        row_case("gather_rows", m, n, [m, n](const Ops& ops, OpContext& ctx, RowState& s) {
+          const std::array<int32_t, 2> rows = {static_cast<int32_t>(m - 1), 0};
+          ops.gather_rows(ctx, view2(s.a, m, n), rows.data(), 1, view2(s.out, 1, n));
+        }));
+  }
+}
+
+OpCase head_norm_case(int64_t tokens, int64_t heads, int64_t dim) {
+  OpCase out = row_case(
+      "head_rms_norm", tokens, heads * dim, [=](const Ops& ops, OpContext& ctx, RowState& s) {
+        ops.head_rms_norm(ctx, view3(s.out, tokens, heads, dim), s.weight.data(), 1e-6f);
+      });
+  out.name = str("M=", tokens, " heads=", heads, " head_dim=", dim);
+  return out;
+}
+
+// A table from positions, then the rotation of heads by it.
+OpCase rope_case(int64_t tokens, int64_t heads, int64_t dim, int rotary_dim, bool interleaved) {
+  OpCase out =
+      row_case("rope", tokens, heads * dim, [=](const Ops& ops, OpContext& ctx, RowState& s) {
+        std::vector<float> inv_freq(static_cast<size_t>(rotary_dim / 2));
+        for (size_t i = 0; i < inv_freq.size(); ++i) {
+          inv_freq[i] =
+              std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(rotary_dim));
+        }
+        std::vector<int32_t> positions(static_cast<size_t>(tokens));
+        for (size_t m = 0; m < positions.size(); ++m) positions[m] = static_cast<int32_t>(m * 97);
+        RopeParams rope;
+        rope.rotary_dim = rotary_dim;
+        rope.interleaved = interleaved;
+        rope.inv_freq = inv_freq.data();
+        rope.attention_factor = 1.25f;
+        std::vector<float> cos_sin(static_cast<size_t>(tokens * rotary_dim));
+        const TensorView table = view2(cos_sin, tokens, rotary_dim);
+        ops.rope_table(ctx, positions.data(), rope, table);
+        ops.rope(ctx, view3(s.out, tokens, heads, dim), rope, table);
+        s.out.insert(s.out.end(), cos_sin.begin(), cos_sin.end());
+      });
+  out.name = str("M=", tokens, " heads=", heads, " head_dim=", dim, " rotary_dim=", rotary_dim,
+                 interleaved ? " interleaved" : " halves");
+  return out;
+}
+
+// ---- attention ----
+
+struct AttentionShape {
+  int heads = 1, kv_heads = 1, head_dim = 64, window = 0;
+  float softcap = 0.0f;
+  DType kv_dtype = DType::kF16;
+  // {query tokens, context after the step} of each sequence
+  std::vector<std::array<int64_t, 2>> seqs;
+};
+
+struct AttentionState {
+  AttentionShape shape;
+  std::vector<float> q, k, v, out;  // k, v: all positions of all sequences
+  std::vector<int32_t> cu_seqlens_q = {0}, seq_lens, block_table;
+  std::vector<int64_t> slots;
+  Buffer k_pages, v_pages;
+  KVLayerView kv;
+  int64_t stride = 0;
+};
+
+// Pages are handed out in an order unlike the positions', and unused ones hold NaN.
+void place_pages(AttentionState& state) {
+  int64_t total_blocks = 3;
+  for (const auto& seq : state.shape.seqs) {
+    total_blocks += (seq[1] + 15) / 16;
+    state.stride = std::max(state.stride, (seq[1] + 15) / 16 + 1);
+  }
+  int64_t next = total_blocks - 1;
+  for (const auto& seq : state.shape.seqs) {
+    const size_t row = state.block_table.size();
+    state.block_table.resize(row + static_cast<size_t>(state.stride), -1);
+    for (int64_t b = 0; b < (seq[1] + 15) / 16; ++b) {
+      state.block_table[row + static_cast<size_t>(b)] = static_cast<int32_t>(next--);
+    }
+    for (int64_t pos = 0; pos < seq[1]; ++pos) {
+      const int64_t block = state.block_table[row + static_cast<size_t>(pos / 16)];
+      state.slots.push_back(block * 16 + pos % 16);
+    }
+    state.cu_seqlens_q.push_back(state.cu_seqlens_q.back() + static_cast<int32_t>(seq[0]));
+    state.seq_lens.push_back(static_cast<int32_t>(seq[1]));
+  }
+  KVLayerView& kv = state.kv;
+  kv.dtype = state.shape.kv_dtype;
+  kv.num_blocks = total_blocks;
+  kv.num_kv_heads = state.shape.kv_heads;
+  kv.head_dim = state.shape.head_dim;
+  const size_t bytes = static_cast<size_t>(total_blocks * 16 * kv.num_kv_heads * kv.head_dim) *
+                       dtype_bytes(kv.dtype);
+  state.k_pages = Buffer(bytes);
+  state.v_pages = Buffer(bytes);
+  kv.k = state.k_pages.data();
+  kv.v = state.v_pages.data();
+  std::memset(kv.k, 0xFF, bytes);
+  std::memset(kv.v, 0xFF, bytes);
+}
+
+std::shared_ptr<AttentionState> attention_state(const Ops& ops, OpContext& ctx,
+                                                const AttentionShape& shape) {
+  auto state = std::make_shared<AttentionState>();
+  state->shape = shape;
+  place_pages(*state);
+  const int64_t tokens = state->cu_seqlens_q.back();
+  const auto positions = static_cast<int64_t>(state->slots.size());
+  state->q = random_floats(tokens * shape.heads * shape.head_dim, 21, 3.0f);
+  state->k = random_floats(positions * shape.kv_heads * shape.head_dim, 22, 2.0f);
+  state->v = random_floats(positions * shape.kv_heads * shape.head_dim, 23, 1.0f);
+  state->out.resize(state->q.size());
+  ops.kv_append(ctx, view3(state->k, positions, shape.kv_heads, shape.head_dim),
+                view3(state->v, positions, shape.kv_heads, shape.head_dim), state->slots.data(),
+                state->kv);
+  return state;
+}
+
+OpCase attention_case(const AttentionShape& shape) {
+  OpCase out;
+  out.op = "attention";
+  out.name = str("heads=", shape.heads, "/", shape.kv_heads, " head_dim=", shape.head_dim,
+                 " kv=", dtype_name(shape.kv_dtype), " window=", shape.window, " seqs=");
+  for (const auto& [tokens, context] : shape.seqs) {
+    out.name += str(tokens, "/", context, " ");
+    out.bytes += 2 * context * shape.kv_heads * shape.head_dim *
+                 static_cast<int64_t>(dtype_bytes(shape.kv_dtype));
+    const double pairs =
+        static_cast<double>(tokens * context) - static_cast<double>(tokens * (tokens - 1)) / 2.0;
+    out.flops += 4.0 * pairs * shape.heads * shape.head_dim;
+  }
+  out.tolerance = 1e-4;
+  out.make = [shape](const Ops& ops, OpContext& ctx) {
+    auto state = attention_state(ops, ctx, shape);
+    return OpInstance{[&ops, &ctx, state] {
+                        const AttentionShape& s = state->shape;
+                        const int64_t tokens = state->cu_seqlens_q.back();
+                        AttentionArgs args;
+                        args.q = view3(state->q, tokens, s.heads, s.head_dim);
+                        args.out = view3(state->out, tokens, s.heads, s.head_dim);
+                        args.kv = state->kv;
+                        args.num_seqs = static_cast<int>(s.seqs.size());
+                        args.cu_seqlens_q = state->cu_seqlens_q.data();
+                        args.seq_lens = state->seq_lens.data();
+                        args.block_table = state->block_table.data();
+                        args.block_table_stride = state->stride;
+                        args.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
+                        args.window = s.window;
+                        args.softcap = s.softcap;
+                        ops.attention(ctx, args);
+                      },
+                      [state] { return state->out; }};
+  };
+  return out;
+}
+
+// The pages themselves, bit for bit (as numbers): kv_append is exact rounding.
+OpCase kv_append_case(const AttentionShape& shape) {
+  OpCase out;
+  out.op = "kv_append";
+  out.name = str("kv_heads=", shape.kv_heads, " head_dim=", shape.head_dim,
+                 " kv=", dtype_name(shape.kv_dtype), " tokens=", shape.seqs.front()[1]);
+  out.bytes = 2 * shape.seqs.front()[1] * shape.kv_heads * shape.head_dim * 6;
+  out.make = [shape](const Ops& ops, OpContext& ctx) {
+    auto state = attention_state(ops, ctx, shape);
+    const auto positions = static_cast<int64_t>(state->slots.size());
+    return OpInstance{[&ops, &ctx, state, positions] {
+                        const AttentionShape& s = state->shape;
+                        ops.kv_append(ctx, view3(state->k, positions, s.kv_heads, s.head_dim),
+                                      view3(state->v, positions, s.kv_heads, s.head_dim),
+                                      state->slots.data(), state->kv);
+                      },
+                      [state] {
+                        std::vector<float> bytes;
+                        for (const Buffer* pages : {&state->k_pages, &state->v_pages}) {
+                          for (size_t i = 0; i < pages->bytes(); ++i)
+                            bytes.push_back(pages->as<uint8_t>()[i]);
+                        }
+                        return bytes;
+                      }};
+  };
+  return out;
+}
+
+void add_attention_cases(std::vector<OpCase>& cases) {
+  for (const DType dtype : {DType::kF16, DType::kF32}) {
+    cases.push_back(kv_append_case({2, 2, 24, 0, 0, dtype, {{1, 37}}}));
+    cases.push_back(attention_case({9, 3, 64, 0, 0, dtype, {{1, 1}}}));
+    cases.push_back(attention_case({9, 3, 64, 0, 0, dtype, {{1, 700}}}));
+    cases.push_back(attention_case({9, 3, 64, 0, 0, dtype, {{33, 33}, {1, 300}, {20, 270}}}));
+    cases.push_back(attention_case({4, 4, 8, 0, 0, dtype, {{5, 21}}}));
+    cases.push_back(attention_case({2, 1, 40, 0, 0, dtype, {{3, 515}}}));
+    cases.push_back(attention_case({8, 2, 128, 100, 0, dtype, {{60, 600}, {1, 333}}}));
+    cases.push_back(attention_case({4, 2, 64, 0, 20.0f, dtype, {{10, 290}}}));
+    cases.push_back(attention_case({40, 1, 32, 0, 0, dtype, {{2, 40}}}));
+  }
+  cases.push_back(attention_case({9, 3, 64, 0, 0, DType::kF16, {{512, 512}}}));
+  cases.push_back(attention_case({9, 3, 64, 0, 0, DType::kF16, {{1, 2048}}}));
+}
+
+// ---- comparison and timing ----
+
+void compare(const std::vector<float>& got, const std::vector<float>& want, OpReport* report) {
+  double dot = 0, got_squares = 0, want_squares = 0;
+  report->num_values = static_cast<int64_t>(want.size());
+  for (size_t i = 0; i < want.size(); ++i) {
+    const double a = got[i];
+    const double b = want[i];
+    if (!std::isfinite(b)) continue;
+    if (!std::isfinite(a)) {
+      if (report->num_not_finite++ == 0) report->first_not_finite = static_cast<int64_t>(i);
+      continue;
+    }
+    report->max_abs = std::max(report->max_abs, std::fabs(a - b));
+    dot += a * b;
+    got_squares += a * a;
+    want_squares += b * b;
+  }
+  const double rms =
+      std::sqrt(want_squares / static_cast<double>(std::max<size_t>(1, want.size())));
+  report->max_error = rms > 0 ? report->max_abs / rms : report->max_abs;
+  if (got_squares > 0 && want_squares > 0) {
+    report->cosine = dot / std::sqrt(got_squares * want_squares);
+  }
+  report->passed = got.size() == want.size() && report->num_not_finite == 0 &&
+                   report->max_error <= report->tolerance;
+}
+
+double median_us(const OpInstance& instance) {
+  constexpr int kRuns = 21;
+  std::array<double, kRuns> us;
+  for (double& value : us) {
+    const auto begin = std::chrono::steady_clock::now();
+    instance.run();
+    const std::chrono::duration<double, std::micro> spent =
+        std::chrono::steady_clock::now() - begin;
+    value = spent.count();
+  }
+  std::sort(us.begin(), us.end());
+  return us[kRuns / 2];
+}
+
+}  // namespace
+
+std::vector<std::byte> random_matrix(QuantType type, int64_t rows, int64_t cols, uint64_t seed) {
+  const QuantFormat& format = quant_format(type);
+  const int64_t num_blocks = rows * cols / format.block_elements;
+  std::vector<std::byte> data(static_cast<size_t>(num_blocks * format.block_bytes));
+  SplitMix64 random(seed);
+  std::array<float, kSuperBlockElements> values;
+  for (int64_t b = 0; b < num_blocks; ++b) {
+    std::byte* block = data.data() + b * format.block_bytes;
+    if (format.quantize_block != nullptr) {
+      for (int i = 0; i < format.block_elements; ++i) {
+        values[static_cast<size_t>(i)] = random.symmetric();
+      }
+      format.quantize_block(values.data(), block);
+      continue;
+    }
+    // Read-only formats: any bytes are valid once the f16 scales are small and finite.
+    for (int i = 0; i < format.block_bytes; ++i) block[i] = static_cast<std::byte>(random.next());
+    const uint16_t d = f32_to_f16(0.002f + 0.001f * random.symmetric());
+    if (type == QuantType::kQ6_K) {
+      std::memcpy(block + offsetof(BlockQ6_K, d), &d, sizeof(d));
+    } else {
+      const uint16_t dmin = f32_to_f16(0.01f + 0.005f * random.symmetric());
+      std::memcpy(block, &d, sizeof(d));
+      std::memcpy(block + sizeof(d), &dmin, sizeof(dmin));
+    }
+  }
+  return data;
+}
+
+OpLimits op_case_limits() {
+  OpLimits limits;
+  limits.max_tokens = 512;
+  limits.max_cols = 1536;
+  limits.max_heads = 40;
+  limits.max_head_dim = 128;
+  limits.max_context = 2048;
+  return limits;
+}
+
+std::vector<OpCase> op_cases() {
+  std::vector<OpCase> cases;
+  add_linear_cases(cases);
+  for (const QuantFormat& format : quant_formats()) {
+    cases.push_back(embed_case({format.type, 35, format.block_elements == 256 ? 512 : 96}));
+  }
+  add_row_cases(cases);
+  cases.push_back(head_norm_case(1, 9, 64));
+  cases.push_back(head_norm_case(33, 3, 40));
+  for (const bool interleaved : {false, true}) {
+    cases.push_back(rope_case(1, 9, 64, 64, interleaved));
+    cases.push_back(rope_case(50, 12, 64, 64, interleaved));
+    cases.push_back(rope_case(5, 3, 40, 20, interleaved));
+    cases.push_back(rope_case(3, 2, 8, 6, interleaved));
+  }
+  add_attention_cases(cases);
+  return cases;
+}
+
+std::vector<OpReport> check_ops(const Ops& ops, const Ops& ref, OpContext& ctx,
+                                const OpCheckOptions& options) {
+  constexpr int64_t kRoofBytes = 64 * 1024 * 1024;
+  const double roof_gb_s = options.timed ? ops.measure_read_gb_s(ctx, kRoofBytes) : 0.0;
+  std::vector<OpReport> reports;
+  for (const OpCase& op_case : op_cases()) {
+    if (!options.op.empty() && options.op != op_case.op) continue;
+    OpReport report;
+    report.op = op_case.op;
+    report.name = op_case.name;
+    report.tolerance = op_case.tolerance;
+    const OpInstance want = op_case.make(ref, ctx);
+    want.run();
+    const OpInstance got = op_case.make(ops, ctx);
+    got.run();
+    compare(got.result(), want.result(), &report);
+    if (options.timed) {
+      report.us = median_us(got);
+      report.gb_s = static_cast<double>(op_case.bytes) / report.us * 1e-3;
+      report.gflop_s = op_case.flops / report.us * 1e-3;
+      report.roof_fraction = roof_gb_s > 0 ? report.gb_s / roof_gb_s : 0.0;
+    }
+    reports.push_back(std::move(report));
+  }
+  return reports;
+}
+
+}  // namespace slipstream
