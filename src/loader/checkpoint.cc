@@ -11,6 +11,7 @@
 
 #include "base/strings.h"
 #include "loader/safetensors.h"
+#include "quant/finite.h"
 
 namespace slipstream {
 namespace {
@@ -220,6 +221,16 @@ Result<SourceMatrix> Checkpoint::matrix(const std::string& name, int64_t rows, i
   SLIPSTREAM_CHECK(static_cast<uint64_t>(matrix.bytes()) == entry->info.bytes,
                    "a directory entry's size follows from its shape");
   return matrix;
+}
+
+Status Checkpoint::check_finite(const std::string& name, const SourceMatrix& matrix) const {
+  const int64_t row = first_non_finite_row(matrix);
+  if (row < 0) return {};
+  const auto it = tensors_.find(name);
+  const std::string& file = it != tensors_.end() ? it->second.source->name() : path_;
+  return invalid_model(
+      str(file, ": tensor ", quote(name), ": row ", row,
+          " holds NaN or infinity: ", "the file is damaged or its training diverged"));
 }
 
 Result<std::vector<float>> Checkpoint::vector(const std::string& name, int64_t size) const {

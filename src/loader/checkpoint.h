@@ -1,10 +1,10 @@
 // Checkpoint: the weights and configuration of a model, whatever files hold them.
 //
 // Owns the opened files and the directory of tensors under the files' own names; families map
-// names. Shapes and types are checked here, values only of vectors (a NaN in a norm ruins every
-// token). Everything handed out borrows from the checkpoint and is valid while it lives.
-// Immutable after open(): any thread may call any method. If a file is truncated in place while a
-// tensor is being read, see byte_source.h.
+// names. Shapes and types are checked here, and values of vectors (a NaN in a norm ruins every
+// token); those of matrices on demand. Everything handed out borrows from the checkpoint and is
+// valid while it lives. Immutable after open(): any thread may call any method. If a file is
+// truncated in place while a tensor is being read, see byte_source.h.
 #pragma once
 
 #include <cstdint>
@@ -58,6 +58,9 @@ class Checkpoint {
 
   // The matrix as stored, [rows, cols]. The error on another shape prints both.
   Result<SourceMatrix> matrix(const std::string& name, int64_t rows, int64_t cols) const;
+  // An error naming the row when the matrix, found by matrix(), holds NaN or infinity. Reads all
+  // of it: call it where the bytes are about to be packed.
+  Status check_finite(const std::string& name, const SourceMatrix& matrix) const;
   // A norm weight or bias [size] of any float type. NaN and infinity are errors.
   Result<std::vector<float>> vector(const std::string& name, int64_t size) const;
 

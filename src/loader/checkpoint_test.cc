@@ -127,6 +127,21 @@ TEST_F(CheckpointTest, M13_NotANumberAndInfinityInVectorsAreRefused) {
   }
 }
 
+TEST_F(CheckpointTest, M13_NotANumberInAMatrixIsFoundWithItsRow) {
+  std::string blocks(68, '\1');
+  blocks.replace(34, 2, raw(uint16_t{0x7E00}));  // the scale of row 1
+  GgufBuilder builder;
+  builder.tensor("matrix", {32, 2}, 8, blocks);
+  const auto checkpoint = open(folder_.write("bad.gguf", builder.text()));
+  const auto matrix = checkpoint->matrix("matrix", 2, 32);
+  ASSERT_TRUE(matrix.ok());
+  const Status status = checkpoint->check_finite("matrix", matrix.value());
+  EXPECT_EQ(status.code(), StatusCode::kInvalidModel);
+  EXPECT_NE(status.message().find("bad.gguf: tensor 'matrix': row 1 holds NaN"), std::string::npos);
+  const auto good = open_small();
+  EXPECT_TRUE(good->check_finite("matrix", good->matrix("matrix", 2, 32).value()).ok());
+}
+
 TEST_F(CheckpointTest, M10_AFileTruncatedWhileMappedIsAnErrorNotASignal) {
   const auto checkpoint = open_small();
   ASSERT_TRUE(checkpoint->vector("norm", 2).ok());

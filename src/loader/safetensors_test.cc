@@ -199,7 +199,9 @@ TEST(Safetensors, M7_ManyTinyTensorsLoadOrAreRefused) {
     std::string header = "{";
     for (size_t i = 0; i < count; ++i) {
       if (i > 0) header += ',';
-      header += safetensors_entry(str("t", i), "U8", "[1]", i, i + 1);
+      const std::string begin = std::to_string(i);
+      header.append("\"t").append(begin).append(R"(":{"dtype":"U8","shape":[1],"data_offsets":[)");
+      header.append(begin).append(",").append(std::to_string(i + 1)).append("]}");
     }
     return safetensors_text(header + "}", count);
   };

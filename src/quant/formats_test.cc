@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/half.h"
+#include "quant/finite.h"
 #include "quant/format.h"
 #include "quant/gguf_blocks.h"
 
@@ -275,6 +276,34 @@ TEST(QuantFormats, DequantiseRowReadsItsRowOnlyInEveryFormat) {
       block += format.block_bytes;
     }
     EXPECT_EQ(bit_hash(row), bit_hash(expected)) << format.name;
+  }
+}
+
+// The finite check reads only where floats lie: it must agree with dequantising everything.
+TEST(QuantFormats, M13_AnyBitFlipThatMakesAValueNotFiniteIsFound) {
+  constexpr int64_t kCols = 256;
+  for (const QuantFormat& format : quant_formats()) {
+    SourceMatrix matrix{.type = format.type, .rows = 2, .cols = kCols};
+    // Exponents one bit below all ones in every byte that may hold one.
+    std::vector<std::byte> bytes(static_cast<size_t>(matrix.bytes()), std::byte{0x3F});
+    matrix.data = bytes.data();
+    EXPECT_EQ(first_non_finite_row(matrix), -1) << format.name;
+    int num_found = 0;
+    for (size_t at = static_cast<size_t>(matrix.row_bytes()); at < bytes.size(); ++at) {
+      for (const int value : {0x7F, 0x80, 0xFF, 0x7C}) {
+        bytes[at] = static_cast<std::byte>(value);
+        if (at + 1 < bytes.size()) bytes[at + 1] = static_cast<std::byte>(value);
+        std::vector<float> row(kCols);
+        dequantize_row(matrix, 1, row.data());
+        bool finite = true;
+        for (const float element : row) finite = finite && std::isfinite(element);
+        ASSERT_EQ(first_non_finite_row(matrix), finite ? -1 : 1) << format.name << " byte " << at;
+        if (!finite) ++num_found;
+        bytes[at] = std::byte{0x3F};
+        if (at + 1 < bytes.size()) bytes[at + 1] = std::byte{0x3F};
+      }
+    }
+    EXPECT_GT(num_found, 0) << format.name;
   }
 }
 
