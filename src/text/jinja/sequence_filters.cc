@@ -115,6 +115,7 @@ TestFunction named_test(const Value& name) {
 
 // select, reject, selectattr, rejectattr: [attribute,] [test, arguments ...].
 Value choose(Interpreter& in, const Value& self, const Args& args, bool by_attribute, bool wanted) {
+  if (!self.truthy()) return generator("select_or_reject", {});  // None and 0 too, as jinja2
   const size_t test_at = by_attribute ? 1 : 0;
   if (by_attribute && args.positional.empty()) {
     raise(ErrorKind::kRuntimeError, "Missing parameter for attribute name");
@@ -169,6 +170,7 @@ Value filter_rejectattr(Interpreter& in, const Value& self, const Args& args) {
 }
 
 Value filter_map(Interpreter& in, const Value& self, const Args& args) {
+  if (!self.truthy()) return generator("sync_do_map", {});  // None and 0 too, as jinja2
   ValueList out;
   const auto attribute =
       std::find_if(args.keywords.begin(), args.keywords.end(),
