@@ -10,7 +10,7 @@ namespace slipstream::jinja {
 
 struct RenderLimits {
   uint64_t max_steps = 20'000'000;             // nodes evaluated and elements visited
-  uint64_t max_produced_bytes = 512ull << 20;  // of all strings and lists ever made
+  uint64_t max_produced_bytes = 256ull << 20;  // of all strings and lists ever made
   uint64_t max_output_bytes = 64ull << 20;     // of rendered text
   int max_depth = 800;                         // nested statements, expressions and macro calls
 };
@@ -25,11 +25,11 @@ class Budget {
     steps_left_ -= count;
   }
   // Work over bytes costs steps as well: scanning is not free.
-  void scan(uint64_t bytes) { steps(bytes / 64 + 1); }
+  void scan(uint64_t bytes) { steps(bytes / 16 + 1); }
   void produce(uint64_t bytes) {
     if (bytes > bytes_left_) raise(ErrorKind::kLimitError, "the template produces too much data");
     bytes_left_ -= bytes;
-    steps(bytes / 256);
+    steps(bytes / 64);
   }
 
  private:

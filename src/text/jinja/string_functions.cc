@@ -128,6 +128,7 @@ std::string replace_text(std::string_view text, std::string_view from, std::stri
   if (limit >= 0) matches = std::min(matches, static_cast<uint64_t>(limit));
   const auto added = checked_mul(matches, to.size());
   if (!added) too_much();
+  budget.steps(matches);
   budget.produce(*added);
   budget.produce(text.size());
   if (from.empty()) return interleave(text, to, matches);
