@@ -13,6 +13,7 @@
 #include "base/strings.h"
 #include "base/utf8.h"
 #include "text/known_patterns.h"
+#include "text/newer_code_points.h"
 #include "text/pretokenize.h"
 
 namespace slipstream {
@@ -55,6 +56,21 @@ std::string_view shorthand_members(char escape) {
   }
 }
 
+// Rewrites a category such as \p{L} at `at`, adding what newer Unicode versions added to it.
+// Returns the bytes of the pattern it stands for; 0 when there is nothing to rewrite.
+size_t append_category(std::string_view pattern, size_t at, bool in_class, std::string& out) {
+  const std::string_view head = pattern.substr(at, 3);
+  const size_t end = pattern.find('}', at);
+  if ((head != "\\p{" && head != "\\P{") || end == std::string_view::npos) return 0;
+  const std::string_view added = newer_code_points(pattern.substr(at + 3, end - at - 3));
+  const bool negated = head[1] == 'P';
+  // A negated category inside a class cannot be narrowed there.
+  if (added.empty() || (negated && in_class)) return 0;
+  const std::string_view name = pattern.substr(at + 2, end - at - 1);
+  out += str(in_class ? "" : negated ? "[^" : "[", "\\p", name, added, in_class ? "" : "]");
+  return end + 1 - at;
+}
+
 // Oniguruma's pattern in PCRE2's syntax.
 Result<std::string> translate(std::string_view pattern) {
   std::string out;
@@ -62,6 +78,10 @@ Result<std::string> translate(std::string_view pattern) {
   size_t class_begin = 0;
   for (size_t at = 0; at < pattern.size(); ++at) {
     const char c = pattern[at];
+    if (const size_t used = append_category(pattern, at, in_class, out); used > 0) {
+      at += used - 1;
+      continue;
+    }
     if (c == '\\' && at + 1 < pattern.size()) {
       const char escape = pattern[++at];
       const std::string_view members = shorthand_members(escape);
