@@ -70,22 +70,28 @@ Result<std::unique_ptr<ChunkRunner>> ChunkRunner::random(const ModelDescription&
   return runner;
 }
 
-TensorView ChunkRunner::run(std::span<const Chunk> chunks) {
+TensorView ChunkRunner::run(std::span<const Chunk> chunks, LogitRows rows) {
   const int64_t blocks_per_seq = kv_->num_blocks() / options_.num_seqs;
   ForwardBatch batch;
   batch.block_table_stride = blocks_per_seq;
   batch.cu_seqlens_q.push_back(0);
   for (const Chunk& chunk : chunks) {
     SLIPSTREAM_CHECK(chunk.seq_idx >= 0 && chunk.seq_idx < options_.num_seqs, "a known sequence");
+    SLIPSTREAM_CHECK(!chunk.token_ids.empty(), "a chunk has tokens");
     int64_t& position = seq_tokens_[static_cast<size_t>(chunk.seq_idx)];
     for (const int32_t token_id : chunk.token_ids) {
       SLIPSTREAM_CHECK(position < options_.max_context, "the sequence fits its pages");
       const int32_t block = block_id(position / kBlockSize, chunk.seq_idx, options_.num_seqs);
-      batch.logit_rows.push_back(static_cast<int32_t>(batch.num_tokens()));
+      if (rows == LogitRows::kAll) {
+        batch.logit_rows.push_back(static_cast<int32_t>(batch.num_tokens()));
+      }
       batch.token_ids.push_back(token_id);
       batch.positions.push_back(static_cast<int32_t>(position));
       batch.slot_mapping.push_back(int64_t{block} * kBlockSize + position % kBlockSize);
       ++position;
+    }
+    if (rows == LogitRows::kLastOfChunk) {
+      batch.logit_rows.push_back(static_cast<int32_t>(batch.num_tokens() - 1));
     }
     batch.cu_seqlens_q.push_back(static_cast<int32_t>(batch.num_tokens()));
     batch.seq_lens.push_back(static_cast<int32_t>(position));

@@ -32,6 +32,8 @@ struct Chunk {
   std::vector<int32_t> token_ids;
 };
 
+enum class LogitRows : uint8_t { kAll, kLastOfChunk };
+
 class ChunkRunner {
  public:
   // Loads the model at `path`.
@@ -44,9 +46,9 @@ class ChunkRunner {
 
   ~ChunkRunner();
 
-  // One forward pass. Returns the logits [tokens of all chunks, vocab_size], valid until the next
-  // call. A sequence appears at most once.
-  TensorView run(std::span<const Chunk> chunks);
+  // One forward pass. Returns the logits [tokens of all chunks or number of chunks, vocab_size],
+  // valid until the next call. A sequence appears at most once.
+  TensorView run(std::span<const Chunk> chunks, LogitRows rows = LogitRows::kAll);
   // One sequence's next tokens; logits [tokens, vocab_size].
   TensorView run(int seq_idx, std::vector<int32_t> token_ids);
   // Forgets a sequence's tokens beyond the first `num_tokens`.

@@ -19,7 +19,13 @@ void expect_near(const std::vector<float>& actual, const std::vector<double>& ex
 }
 
 // theta 10^4 over 8 dimensions: one decimal per pair.
-RopeConfig decimal_rope() { return {.theta = 10000.0, .rotary_dim = 8}; }
+RopeConfig rope_of(int rotary_dim) {
+  RopeConfig rope;
+  rope.theta = 10000.0;
+  rope.rotary_dim = rotary_dim;
+  return rope;
+}
+RopeConfig decimal_rope() { return rope_of(8); }
 
 TEST(Rope, PlainFrequenciesArePowersOfTheta) {
   expect_near(rope_frequencies(decimal_rope()).inv_freq, {1.0, 0.1, 0.01, 0.001});
@@ -48,7 +54,7 @@ TEST(Rope, Llama3KeepsShortWavelengthsDividesLongOnesAndBlendsBetween) {
 }
 
 TEST(Rope, YarnRampsBetweenWholeDimensionsAndScalesAttention) {
-  RopeConfig rope{.theta = 10000.0, .rotary_dim = 16};
+  RopeConfig rope = rope_of(16);
   rope.scaling = RopeScaling::kYarn;
   rope.factor = 4.0;
   rope.original_max_position_embeddings = 256;
@@ -65,7 +71,7 @@ TEST(Rope, YarnRampsBetweenWholeDimensionsAndScalesAttention) {
 }
 
 TEST(Rope, YarnWithoutTruncationRampsBetweenFractions) {
-  RopeConfig rope{.theta = 10000.0, .rotary_dim = 16};
+  RopeConfig rope = rope_of(16);
   rope.scaling = RopeScaling::kYarn;
   rope.factor = 4.0;
   rope.beta_fast = 16.0;
