@@ -73,13 +73,7 @@ enum class SequenceType : uint8_t {
   kDictItems,
 };
 
-struct SequenceObject : Object {
-  SequenceType type = SequenceType::kList;
-  ValueList items;
-  bool consumed = false;       // kGenerator only
-  std::string generator_repr;  // kGenerator and kRange: how it prints
-};
-
+struct SequenceObject;
 struct DictObject;
 struct NamespaceObject;
 struct LoopObject;
@@ -146,6 +140,13 @@ class Value {
     double double_;
   };
   std::shared_ptr<Object> object_;
+};
+
+struct SequenceObject : Object {
+  SequenceType type = SequenceType::kList;
+  ValueList items;
+  bool consumed = false;       // kGenerator only
+  std::string generator_repr;  // kGenerator and kRange: how it prints
 };
 
 // Insertion-ordered. Small dicts are searched; larger ones keep an index by hash.
