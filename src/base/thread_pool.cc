@@ -8,6 +8,7 @@ namespace {
 // About 50-100 us of polling before a worker sleeps: longer than the gap between two operations
 // of a decode step, short enough not to burn a core between requests.
 constexpr int kSpinsBeforeSleep = 4000;
+constexpr int kSpinsBeforeYield = 1000;
 
 inline void cpu_relax() {
 #if defined(__x86_64__)
@@ -39,12 +40,30 @@ void ThreadPool::dispatch(int64_t num_tasks, const void* context, TaskFunction f
   function_ = function;
   num_tasks_ = num_tasks;
   next_task_.store(0, std::memory_order_relaxed);
-  running_workers_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  generation_.fetch_add(1, std::memory_order_release);
+  const uint32_t generation = generation_.load(std::memory_order_relaxed) + 1;
+  loop_.store(uint64_t{generation} << 32 | kOpen, std::memory_order_release);
+  generation_.store(generation, std::memory_order_release);
   generation_.notify_all();
   drain(0);
-  // Every worker must have left the loop before its description may be overwritten.
-  while (running_workers_.load(std::memory_order_acquire) != 0) cpu_relax();
+  // Closed to latecomers; those inside must leave before the description may be overwritten.
+  uint64_t loop = loop_.fetch_and(~kOpen, std::memory_order_acquire) & ~kOpen;
+  for (int spins = 0; (loop & (kOpen - 1)) != 0; ++spins) {
+    // A worker that lost its core in the middle of a task may be waiting for this one.
+    if (spins < kSpinsBeforeYield) {
+      cpu_relax();
+    } else {
+      std::this_thread::yield();
+    }
+    loop = loop_.load(std::memory_order_acquire);
+  }
+}
+
+bool ThreadPool::join(uint32_t generation) {
+  uint64_t loop = loop_.load(std::memory_order_acquire);
+  do {
+    if (loop >> 32 != generation || (loop & kOpen) == 0) return false;
+  } while (!loop_.compare_exchange_weak(loop, loop + 1, std::memory_order_acquire));
+  return true;
 }
 
 void ThreadPool::drain(int thread_idx) {
@@ -66,10 +85,11 @@ void ThreadPool::work(int thread_idx) {
         generation_.wait(seen, std::memory_order_acquire);
       }
     }
-    ++seen;
+    seen = generation_.load(std::memory_order_acquire);
     if (stop_.load(std::memory_order_relaxed)) return;
+    if (!join(seen)) continue;
     drain(thread_idx);
-    running_workers_.fetch_sub(1, std::memory_order_release);
+    loop_.fetch_sub(1, std::memory_order_release);
   }
 }
 

@@ -2,7 +2,8 @@
 //
 // The calling thread takes part as thread 0; the others spin briefly between loops and then sleep.
 // Tasks are handed out by an atomic counter, so an uneven task or a stolen core delays one task,
-// not one thread's share. Results must not depend on which thread runs a task.
+// not one thread's share; and a worker that wakes after the last task was handed out is not waited
+// for. Results must not depend on which thread runs a task.
 // One caller at a time: the engine thread owns its pool.
 #pragma once
 
@@ -42,14 +43,20 @@ class ThreadPool {
   void work(int thread_idx);
   void drain(int thread_idx);
 
-  // The current loop; written by the caller before `generation_` is advanced.
+  bool join(uint32_t generation);
+
+  // The current loop; written by the caller while the loop is closed and nobody is inside.
   const void* context_ = nullptr;
   TaskFunction function_ = nullptr;
   int64_t num_tasks_ = 0;
 
+  // What workers wait on: advanced once per loop.
   alignas(64) std::atomic<uint32_t> generation_{0};
+  // Generation (high 32 bits) and number of workers inside (low 31); kOpen while tasks are left to
+  // join for. One word, so that nobody joins a loop that has been closed.
+  static constexpr uint64_t kOpen = uint64_t{1} << 31;
+  alignas(64) std::atomic<uint64_t> loop_{0};
   alignas(64) std::atomic<int64_t> next_task_{0};
-  alignas(64) std::atomic<int> running_workers_{0};
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };
