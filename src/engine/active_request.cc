@@ -59,6 +59,7 @@ ActiveRequest::ActiveRequest(Request request, const ActiveRequestArgs& args)
 }
 
 TokenLogprobs* ActiveRequest::missing_prompt_logprobs(int64_t position) {
+  if (first_event_sent_) return nullptr;
   SLIPSTREAM_CHECK(position >= 1 && position <= std::ssize(prompt_logprobs_),
                    "prompt tokens after the first have log-probabilities");
   TokenLogprobs& logprobs = prompt_logprobs_[static_cast<size_t>(position - 1)];

@@ -1,0 +1,83 @@
+#include "engine/engine_options.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "base/strings.h"
+#include "engine/engine_test_util.h"
+
+namespace slipstream {
+namespace {
+
+void expect_open_fails(const EngineOptions& options, StatusCode code, const std::string& word) {
+  const auto engine = Engine::open(options, nullptr);
+  ASSERT_FALSE(engine.ok()) << word;
+  EXPECT_EQ(engine.status().code(), code) << engine.status().message();
+  EXPECT_NE(engine.status().message().find(word), std::string::npos) << engine.status().message();
+  EXPECT_EQ(engine.status().message().find('\n'), std::string::npos);
+}
+
+TEST(EngineOptionsTest, BadOptionsAreNamed) {
+  const auto fails = [](const std::function<void(EngineOptions&)>& change, StatusCode code,
+                        const std::string& word) {
+    EngineOptions options = tiny_options();
+    change(options);
+    expect_open_fails(options, code, word);
+  };
+  constexpr StatusCode kBad = StatusCode::kBadUsage;
+  fails([](auto& o) { o.model = ""; }, kBad, "model");
+  fails([](auto& o) { o.device = "tpu"; }, kBad, "device");
+  fails([](auto& o) { o.device = "cuda"; }, StatusCode::kDoesNotFit, "cuda");
+  fails([](auto& o) { o.device = "cuda:7"; }, StatusCode::kDoesNotFit, "cuda:7");
+  fails([](auto& o) { o.cpu_isa = "sse9"; }, kBad, "cpu_isa");
+  fails([](auto& o) { o.num_threads = -1; }, kBad, "num_threads");
+  fails([](auto& o) { o.num_threads = 100'000; }, kBad, "num_threads");
+  fails([](auto& o) { o.load_format = "gguf"; }, kBad, "load_format");
+  fails([](auto& o) { o.executor = "fast"; }, kBad, "executor");
+  fails([](auto& o) { o.kv_cache_dtype = "int1"; }, kBad, "kv_cache_dtype");
+  fails([](auto& o) { o.max_num_seqs = 0; }, kBad, "max_num_seqs");
+  fails([](auto& o) { o.max_num_batched_tokens = 0; }, kBad, "max_num_batched_tokens");
+  fails([](auto& o) { o.max_num_batched_tokens = -5; }, kBad, "max_num_batched_tokens");
+  fails([](auto& o) { o.kv_cache_bytes = -1; }, kBad, "kv_cache_bytes");
+  fails([](auto& o) { o.block_size = 7; }, kBad, "block_size");
+  fails([](auto& o) { o.max_model_len = -1; }, kBad, "max_model_len");
+  fails([](auto& o) { o.max_model_len = 129; }, kBad, "129");
+  fails([](auto& o) { o.max_model_len = 129; }, kBad, "128");
+  fails([](auto& o) { o.kv_cache_bytes = kBlockBytes - 1; }, StatusCode::kDoesNotFit,
+        str(kBlockBytes));
+  fails(
+      [](auto& o) {
+        o.kv_cache_bytes = 3 * kBlockBytes;
+        o.max_model_len = 100;
+      },
+      StatusCode::kDoesNotFit, str(7 * kBlockBytes));
+}
+
+TEST(EngineOptionsTest, ContextShrinksToTheKVMemory) {
+  EngineOptions options = tiny_options();
+  options.kv_cache_bytes = 3 * kBlockBytes;
+  Recorder recorder;
+  const auto engine = open_engine(options, recorder);
+  EXPECT_EQ(engine->model().max_model_len, 48);
+  EXPECT_EQ(engine->model().kv_bytes_per_token, kBlockBytes / 16);
+  EXPECT_EQ(engine->stats().kv_blocks_total, 3);
+}
+
+TEST(EngineOptionsTest, DummyWeightsNeedOnlyTheConfig) {
+  EngineOptions options = tiny_options();
+  options.load_format = "dummy";
+  options.model = tiny_model() + "/config.json";
+  Recorder recorder;
+  const auto engine = open_engine(options, recorder);
+  ASSERT_NE(engine, nullptr);
+  EXPECT_EQ(engine->model().weights_format, "dummy");
+  Request request;
+  request.prompt_token_ids = {1, 2, 3};
+  request.sampling.ignore_eos = true;
+  request.sampling.max_tokens = 5;
+  EXPECT_EQ(token_ids(recorder.wait(engine->submit(request).value())).size(), 5u);
+}
+
+}  // namespace
+}  // namespace slipstream
