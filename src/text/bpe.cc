@@ -79,8 +79,9 @@ BpeModel BpeModel::from_scores(const Vocab& vocab, const std::vector<float>& sco
   std::vector<int32_t> ids(num_tokens);
   std::iota(ids.begin(), ids.end(), 0);
   const auto score = [&](int32_t id) { return scores[static_cast<size_t>(id)]; };
-  std::stable_sort(ids.begin(), ids.end(),
-                   [&](int32_t a, int32_t b) { return score(a) > score(b); });
+  std::sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) {
+    return score(a) != score(b) ? score(a) > score(b) : a < b;
+  });
   model.ranks_.assign(num_tokens, UINT32_MAX);
   uint32_t rank = 0;
   float last_score = std::numeric_limits<float>::infinity();

@@ -145,8 +145,7 @@ Status Reader::read_byte_level() {
     const std::string_view right =
         space == std::string_view::npos ? std::string_view() : merge.substr(space + 1);
     SLIPSTREAM_RETURN_IF_ERROR(
-        insert_merge(data_.vocab, merge.substr(0, space), right, idx, joined, table)
-            .in(kPrefix + "merges"));
+        insert_merge(data_.vocab, merge.substr(0, space), right, idx, joined, table));
   }
   if (rule->ignore_merges) data_.vocab.index_bytes();
   data_.model = BpeModel::from_merges(data_.vocab, std::move(table),

@@ -1,0 +1,135 @@
+// Ids and texts of published tokenizers: every case of the shared goldens, and the smollm rule.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/mmap_file.h"
+#include "base/strings.h"
+#include "text/known_patterns.h"
+#include "text/pretokenize.h"
+#include "text/tokenizer.h"
+
+namespace slipstream {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::string kShared = SLIPSTREAM_SOURCE_DIR "/../shared";
+
+// A folder that is removed at the end of the test.
+class TempFolder {
+ public:
+  TempFolder() {
+    std::string pattern = (fs::temp_directory_path() / "slipstream-text-XXXXXX").string();
+    path_ = mkdtemp(pattern.data());
+  }
+  ~TempFolder() { fs::remove_all(path_); }
+  TempFolder(const TempFolder&) = delete;
+  TempFolder& operator=(const TempFolder&) = delete;
+  const fs::path& path() const { return path_; }
+
+  // Unpacks `source` as `name` in this folder.
+  std::string gunzip(const std::string& source, const std::string& name) const {
+    const std::string out = (path_ / name).string();
+    EXPECT_EQ(std::system(str("gzip -dc '", source, "' > '", out, "'").c_str()), 0) << source;
+    return out;
+  }
+
+ private:
+  fs::path path_;
+};
+
+Json read_json(const std::string& path) {
+  std::ifstream file(path);
+  return Json::parse(file);
+}
+
+void expect_golden(const std::string& name, const std::string& path) {
+  const Json golden = read_json(kShared + "/tokenizers/golden.json");
+  const auto tokenizer = Tokenizer::load(path);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+  const Json& expected = golden["encodings"][name];
+  ASSERT_EQ(expected.size(), golden["tests"].size());
+  for (size_t idx = 0; idx < expected.size(); ++idx) {
+    const std::string text = golden["tests"][idx].get<std::string>();
+    const auto ids = expected[idx]["ids"].get<std::vector<int32_t>>();
+    EXPECT_EQ(tokenizer.value()->encode(text, {.add_special = false}).value(), ids) << text;
+    EXPECT_EQ(tokenizer.value()->encode(text).value(),
+              expected[idx]["ids_special"].get<std::vector<int32_t>>())
+        << text;
+    EXPECT_EQ(tokenizer.value()->decode(ids, {.skip_special = false}),
+              expected[idx]["decoded"].get<std::string>());
+  }
+}
+
+TEST(Golden, HuggingFaceFolders) {
+  if (!fs::exists(kShared + "/tokenizers/golden.json")) GTEST_SKIP() << "../shared is not there";
+  for (const std::string name : {"llama3", "qwen3"}) {
+    const TempFolder folder;
+    folder.gunzip(kShared + "/tokenizers/" + name + "/tokenizer.json.gz", "tokenizer.json");
+    expect_golden(name, folder.path().string());
+  }
+  for (const std::string name : {"stories260K", "babyllama105"}) {
+    expect_golden(name, kShared + "/models/" + name + "/hf");
+  }
+}
+
+TEST(Golden, GgufVocabularies) {
+  if (!fs::exists(kShared + "/tokenizers/golden.json")) GTEST_SKIP() << "../shared is not there";
+  const std::string separator = "\n__ggml_vocab_test__\n";
+  for (const std::string name : {"gpt-2", "llama-bpe", "llama-spm", "qwen2"}) {
+    const std::string base = kShared + "/tokenizers/ggml-vocab-" + name + ".gguf";
+    const TempFolder folder;
+    const auto tokenizer = Tokenizer::load(folder.gunzip(base + ".gz", "vocab.gguf"));
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+    const std::string texts = read_text_file(base + ".inp", 1 << 20).value();
+    std::ifstream expected(base + ".out");
+    size_t num_cases = 0;
+    for (size_t at = 0; at <= texts.size(); ++num_cases) {
+      const size_t end = std::min(texts.find(separator, at), texts.size());
+      const std::string text = texts.substr(at, end - at);
+      at = end == texts.size() ? end + 1 : end + separator.size();
+      std::string line;
+      ASSERT_TRUE(std::getline(expected, line));
+      std::string ids;
+      const auto encoded = tokenizer.value()->encode(text, {.add_special = false});
+      ASSERT_TRUE(encoded.ok()) << encoded.status().message();
+      for (const int32_t id : encoded.value()) ids += str(" ", id);
+      EXPECT_EQ(ids, line) << name << ": " << text;
+    }
+    EXPECT_EQ(num_cases, 47u);
+  }
+}
+
+TEST(Golden, SmollmSplitsDigitsSinglyThenAsGpt2) {
+  const Json golden = read_json(SLIPSTREAM_SOURCE_DIR "/tests/golden/smollm_pre.json");
+  const GgufPreTokenizer* rule = find_gguf_pre_tokenizer("smollm");
+  ASSERT_NE(rule, nullptr);
+  PreTokenizer pre_tokenizer;
+  for (const std::string_view pattern : rule->patterns) {
+    Result<Regex> regex = Regex::compile(pattern);
+    ASSERT_TRUE(regex.ok());
+    ASSERT_TRUE(
+        pre_tokenizer.add(SplitStep{.pattern = Pattern::regex(std::move(regex).value())}).ok());
+  }
+  for (const Json& item : golden["cases"]) {
+    const std::string text = item["text"].get<std::string>();
+    Pieces pieces;
+    ASSERT_TRUE(pre_tokenizer.split(text, true, false, pieces).ok());
+    std::vector<std::string> found;
+    for (const ByteRange& range : pieces.ranges) {
+      if (range.end > range.begin)
+        found.push_back(text.substr(range.begin, range.end - range.begin));
+    }
+    EXPECT_EQ(found, item["pieces"].get<std::vector<std::string>>()) << text;
+  }
+}
+
+}  // namespace
+}  // namespace slipstream
