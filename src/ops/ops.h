@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "base/status.h"
@@ -28,6 +29,10 @@ struct OpLimits {
 struct OpContext {
   ThreadPool* pool = nullptr;
   Buffer scratch;  // Ops::scratch_bytes(limits) bytes; contents are meaningless between ops
+  // The chunk that Ops::pack is filling with small matrices, so that they share huge pages; every
+  // Weight in it holds a reference.
+  std::shared_ptr<Buffer> weight_chunk = nullptr;
+  size_t weight_chunk_used = 0;
 };
 
 // One output of `linear`: y[M, weight.rows] = x W^T + bias. `y` may be a column range of a wider

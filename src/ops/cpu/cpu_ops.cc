@@ -141,6 +141,7 @@ struct CpuOps {
     constexpr int64_t kChunk = 64 * 1024;
     bytes = std::max<int64_t>(bytes / kChunk, 1) * kChunk;
     Buffer buffer(static_cast<size_t>(bytes));
+    advise_huge_pages(buffer);  // as weights are
     const int64_t chunks = bytes / kChunk;
     auto* data = buffer.as<uint8_t>();
     // Touched by the threads that will read it; a zero page shared by all would sit in cache.

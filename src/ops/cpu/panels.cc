@@ -1,5 +1,8 @@
 #include "ops/cpu/panels.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -275,6 +278,31 @@ void pack_panel(const SourceMatrix& source, int64_t panel_idx, std::byte* panel)
   }
 }
 
+// Matrices from half this size up get memory of their own.
+constexpr size_t kWeightChunkBytes = size_t{32} << 20;
+
+struct WeightMemory {
+  std::shared_ptr<Buffer> owner;
+  std::byte* payload;
+};
+
+WeightMemory take_weight_memory(OpContext& ctx, size_t bytes) {
+  if (bytes >= kWeightChunkBytes / 2) {
+    auto owner = std::make_shared<Buffer>(bytes);
+    advise_huge_pages(*owner);
+    return {owner, owner->as<std::byte>()};
+  }
+  const size_t aligned = (bytes + Buffer::kAlignment - 1) / Buffer::kAlignment * Buffer::kAlignment;
+  if (ctx.weight_chunk == nullptr || ctx.weight_chunk->bytes() - ctx.weight_chunk_used < aligned) {
+    ctx.weight_chunk = std::make_shared<Buffer>(kWeightChunkBytes);
+    ctx.weight_chunk_used = 0;
+    advise_huge_pages(*ctx.weight_chunk);
+  }
+  std::byte* payload = ctx.weight_chunk->as<std::byte>() + ctx.weight_chunk_used;
+  ctx.weight_chunk_used += aligned;
+  return {ctx.weight_chunk, payload};
+}
+
 // ---- rows back out of panels: the same float operations as quant/gguf_blocks.cc ----
 
 float half_at(const std::byte* at) { return f16_to_f32(get<uint16_t>(at)); }
@@ -379,6 +407,14 @@ float read_dense(QuantType type, const std::byte* panel, int64_t index) {
 
 }  // namespace
 
+void advise_huge_pages(const Buffer& buffer) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(buffer.data()) + page - 1) / page * page;
+  const auto end = (reinterpret_cast<uintptr_t>(buffer.data()) + buffer.bytes()) / page * page;
+  // Advice: a kernel that cannot follow it reads at its usual rate.
+  if (begin < end) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+}
+
 Result<Weight> pack_panels(OpContext& ctx, const SourceMatrix& source) {
   const PanelBlock block = panel_block(source.type);
   if (source.rows <= 0 || source.cols <= 0 ||
@@ -389,10 +425,9 @@ Result<Weight> pack_panels(OpContext& ctx, const SourceMatrix& source) {
   }
   const int64_t num_panels = (source.rows + kPanelRows - 1) / kPanelRows;
   const int64_t bytes = panel_bytes(source.type, source.cols);
-  auto owner = std::make_shared<Buffer>(static_cast<size_t>(num_panels * bytes));
-  auto* payload = owner->as<std::byte>();
-  ctx.pool->run(num_panels, [&](int64_t panel_idx, int) {
-    pack_panel(source, panel_idx, payload + panel_idx * bytes);
+  auto [owner, payload] = take_weight_memory(ctx, static_cast<size_t>(num_panels * bytes));
+  ctx.pool->run(num_panels, [&, to = payload](int64_t panel_idx, int) {
+    pack_panel(source, panel_idx, to + panel_idx * bytes);
   });
   Weight weight;
   weight.type = source.type;
