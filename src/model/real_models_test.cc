@@ -50,11 +50,14 @@ class RealModels : public testing::Test {
     for (const auto& [piece, id] : json->at("model").at("vocab").items()) {
       pieces.at(id.get<size_t>()) = piece == "<0x0A>" ? "\n" : piece;
     }
-    std::string story;
-    for (const int32_t id : ids) story += pieces.at(static_cast<size_t>(id));
+    std::string joined;
+    for (const int32_t id : ids) joined += pieces.at(static_cast<size_t>(id));
     const std::string space = "\xE2\x96\x81";
-    for (size_t at = 0; (at = story.find(space, at)) != std::string::npos;) {
-      story.replace(at, space.size(), " ");
+    std::string story;
+    for (size_t at = 0; at < joined.size();) {
+      const bool is_space = joined.compare(at, space.size(), space) == 0;
+      story.push_back(is_space ? ' ' : joined[at]);
+      at += is_space ? space.size() : 1;
     }
     return story;
   }
