@@ -9,14 +9,12 @@
 
 namespace slipstream {
 namespace {
+constexpr const char* kIsaName = "avx2";
 #include "ops/cpu/simd_avx2.h"
 //
 #include "ops/cpu/kernels.inl"
 }  // namespace
 
-const CpuKernels& avx2_kernels() {
-  static const CpuKernels kernels = make_kernels("avx2");
-  return kernels;
-}
+const CpuKernels& avx2_kernels() { return kKernels; }
 
 }  // namespace slipstream

@@ -9,14 +9,12 @@
 
 namespace slipstream {
 namespace {
+constexpr const char* kIsaName = "avx512";
 #include "ops/cpu/simd_avx512.h"
 //
 #include "ops/cpu/kernels.inl"
 }  // namespace
 
-const CpuKernels& avx512_kernels() {
-  static const CpuKernels kernels = make_kernels("avx512");
-  return kernels;
-}
+const CpuKernels& avx512_kernels() { return kKernels; }
 
 }  // namespace slipstream

@@ -67,7 +67,8 @@ struct AttentionTile {
 };
 
 // A row of attention state: [head_dim] weighted values, then the maximum and the sum.
-constexpr int64_t attention_state_floats(int head_dim) { return head_dim + 2; }
+// Internal linkage: an unoptimised build would otherwise share one copy between instruction sets.
+static constexpr int64_t attention_state_floats(int head_dim) { return head_dim + 2; }
 
 struct CpuKernels {
   const char* name = "";
