@@ -14,7 +14,6 @@ struct Load {
   int32_t max_num_seqs = 16;
   int64_t max_num_batched_tokens = 512;
   int64_t num_blocks = 0;  // 0: enough
-  size_t num_requests = 64;
 };
 
 class EngineLoadTest : public testing::Test {
@@ -48,7 +47,7 @@ class EngineLoadTest : public testing::Test {
     SplitMix64 random(seed);
     std::vector<RequestId> ids;
     std::map<RequestId, bool> cancelled;
-    for (size_t i = 0; i < load.num_requests; ++i) {
+    for (size_t i = 0; i < requests_->size(); ++i) {
       const auto id = engine->submit((*requests_)[i]);
       EXPECT_TRUE(id.ok()) << id.status().message();
       ids.push_back(id.value());
@@ -85,12 +84,12 @@ std::vector<std::vector<TokenEvent>>* EngineLoadTest::alone_ = nullptr;
 
 TEST_F(EngineLoadTest, DefaultLimitsGiveTheTokensOfEachAlone) { run({}, 1); }
 
-TEST_F(EngineLoadTest, ThreadsDoNotChangeTokens) { run({.num_threads = 2, .num_requests = 12}, 2); }
+TEST_F(EngineLoadTest, ThreadsDoNotChangeTokens) { run({.num_threads = 2}, 2); }
 
 TEST_F(EngineLoadTest, ChunkSizesDoNotChangeTokens) {
   run({.max_num_seqs = 4, .max_num_batched_tokens = 5}, 3);
   run({.max_num_seqs = 7, .max_num_batched_tokens = 17}, 4);
-  run({.num_threads = 2, .max_num_seqs = 6, .max_num_batched_tokens = 33, .num_requests = 8}, 5);
+  run({.num_threads = 2, .max_num_seqs = 6, .max_num_batched_tokens = 33}, 5);
 }
 
 TEST_F(EngineLoadTest, BatchSizesDoNotChangeTokens) {
@@ -102,7 +101,7 @@ TEST_F(EngineLoadTest, PreemptionDoesNotChangeTokens) {
   const EngineStats stats = run({.max_num_seqs = 16, .num_blocks = 9}, 8);
   EXPECT_GT(stats.num_preemptions, 0);
   EXPECT_EQ(stats.kv_blocks_total, 9);
-  run({.max_num_seqs = 8, .max_num_batched_tokens = 11, .num_blocks = 12}, 9);
+  run({.num_threads = 2, .max_num_seqs = 8, .max_num_batched_tokens = 11, .num_blocks = 12}, 9);
 }
 
 }  // namespace
