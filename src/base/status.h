@@ -69,7 +69,7 @@ class [[nodiscard]] Result {
     SLIPSTREAM_CHECK(ok(), status_.message());
     return *value_;
   }
-  T&& value() && {
+  T value() && {  // by value: `for (x : f().value())` keeps what it iterates over
     SLIPSTREAM_CHECK(ok(), status_.message());
     return std::move(*value_);
   }
