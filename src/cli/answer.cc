@@ -1,6 +1,8 @@
 #include "cli/answer.h"
 
+#include <algorithm>
 #include <iomanip>
+#include <optional>
 #include <sstream>
 
 #include "base/strings.h"
@@ -43,6 +45,14 @@ Result<Generation> stream_answer(EngineClient& client, const Request& request, O
     }
   };
   return client.generate(request, hooks);
+}
+
+void fit_to_context(const ModelInfo& model, Request& request) {
+  const auto num_prompt_tokens = static_cast<int64_t>(request.prompt_token_ids.size());
+  const int64_t room = model.max_model_len - num_prompt_tokens;
+  std::optional<int64_t>& max_tokens = request.sampling.max_tokens;
+  // Without any room the engine refuses the prompt, with the numbers.
+  if (max_tokens && room > 0) max_tokens = std::min(*max_tokens, room);
 }
 
 Speed measure_speed(EngineClient& client, const Generation& generation) {

@@ -26,6 +26,9 @@ struct Speed {
 Result<Generation> stream_answer(EngineClient& client, const Request& request, Output& output,
                                  const Interrupts& interrupts, bool stream);
 
+// An answer that would outgrow the context ends with it: max_tokens is an upper bound.
+void fit_to_context(const ModelInfo& model, Request& request);
+
 // Reads memory for about 50 ms to measure the roof; call it when the answer is out.
 Speed measure_speed(EngineClient& client, const Generation& generation);
 

@@ -44,9 +44,8 @@ class ChatSession {
               Interrupts& interrupts)
       : client_(*model.client), generation_(generation), shared_(shared), interrupts_(interrupts) {
     settable_ = generation_flags(generation_);
-    settable_.push_back(
-        int_flag({"seed", "", "N", "drawn", "seed of sampling"}, {0, INT64_MAX},
-                 [this](int64_t value) { shared_.seed = static_cast<uint64_t>(value); }));
+    settable_.push_back(seed_flag({"seed", "", "N", "drawn", "seed of sampling"},
+                                  [this](uint64_t value) { shared_.seed = value; }));
   }
 
   Conversation& conversation() { return conversation_; }
@@ -180,6 +179,7 @@ Status ChatSession::answer(const std::string& text) {
     return ids.status();
   }
   request.prompt_token_ids = std::move(ids).value();
+  fit_to_context(client_.model(), request);
   Result<Generation> generation = stream_answer(client_, request, output_, interrupts_, true);
   if (!generation.ok()) {
     conversation_.drop_last();

@@ -143,6 +143,7 @@ Result<Request> RunCommand::make_request(const std::string& prompt, EngineClient
   if (request.prompt_token_ids.empty()) {
     return bad_usage("the prompt is empty and the model has no bos token; give some text");
   }
+  fit_to_context(client.model(), request);
   return request;
 }
 

@@ -69,6 +69,17 @@ Flag int_flag(FlagText text, FlagRange range, std::function<void(int64_t)> store
   return {std::move(text), std::move(set)};
 }
 
+Flag seed_flag(FlagText text, std::function<void(uint64_t)> store) {
+  const std::string name = text.name;
+  auto set = [name, store = std::move(store)](const std::string& value) -> Status {
+    const Result<uint64_t> number = parse_all<uint64_t>(value, "a whole number from 0 to 2^64 - 1");
+    if (!number.ok()) return number.status().in(shown(name, value));
+    store(number.value());
+    return {};
+  };
+  return {std::move(text), std::move(set)};
+}
+
 Flag number_flag(FlagText text, FlagNumberRange range, std::function<void(double)> store) {
   const std::string name = text.name;
   auto set = [name, range, store = std::move(store)](const std::string& value) -> Status {

@@ -46,6 +46,8 @@ struct FlagRange {
   int64_t max = INT32_MAX;
 };
 Flag int_flag(FlagText text, FlagRange range, std::function<void(int64_t)> store);
+// Any whole number of 64 bits, not negative: what a drawn seed may be.
+Flag seed_flag(FlagText text, std::function<void(uint64_t)> store);
 struct FlagNumberRange {
   double min = 0.0;
   double max = 1.0;

@@ -172,6 +172,35 @@ int run_command(ParsedCommand& parsed, const std::set<std::string>& known) {
   return exit_code.ok() ? exit_code.value() : print_error(where, exit_code.status());
 }
 
+// CLI11 does not name a command it does not know.
+Status check_command_words(const std::vector<std::string>& words,
+                           const std::vector<ParsedCommand>& commands) {
+  std::string prefix;  // "", then "bench "
+  for (const std::string& word : words) {
+    if (starts_with(word, "-")) return {};
+    std::vector<std::string> choices;
+    bool is_command = false;
+    bool is_group = false;
+    for (const ParsedCommand& parsed : commands) {
+      const std::string name = parsed.command->name();
+      if (!starts_with(name, prefix)) continue;
+      const std::string rest = name.substr(prefix.size());
+      const std::string first = rest.substr(0, rest.find(' '));
+      if (choices.empty() || choices.back() != first) choices.push_back(first);
+      if (word == rest) is_command = true;
+      if (starts_with(rest, word + " ")) is_group = true;
+    }
+    if (is_command) return {};
+    if (!is_group) {
+      std::string list;
+      for (const std::string& choice : choices) list += (list.empty() ? "" : ", ") + choice;
+      return bad_usage(str("unknown command ", quote(prefix + word), "; commands: ", list));
+    }
+    prefix += word + " ";
+  }
+  return {};
+}
+
 int main_with(int argc, char** argv) {
   const Status log = init_log_from_environment();
   if (!log.ok()) return print_error("slipstream", log);
@@ -184,6 +213,8 @@ int main_with(int argc, char** argv) {
     write_stderr(root.help());
     return bad_usage("").exit_code();
   }
+  const Status words = check_command_words({argv + 1, argv + argc}, commands);
+  if (!words.ok()) return print_error("slipstream", words);
   try {
     root.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

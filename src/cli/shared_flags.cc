@@ -128,11 +128,11 @@ std::vector<Flag> limit_flags(SharedOptions& o) {
        [](const std::string&) {
          return bad_usage("--enable-prefix-caching: this build has no prefix cache; leave it out");
        }},
-      int_flag({"seed", "", "N", "drawn", "seed of sampling and of dummy weights"}, {0, INT64_MAX},
-               [&o](int64_t value) {
-                 o.seed = static_cast<uint64_t>(value);
-                 o.engine.seed = *o.seed;
-               }),
+      seed_flag({"seed", "", "N", "drawn", "seed of sampling and of dummy weights"},
+                [&o](uint64_t value) {
+                  o.seed = value;
+                  o.engine.seed = value;
+                }),
   };
 }
 

@@ -11,11 +11,22 @@ from conftest import shared_path
 GREEDY = ("--temperature", "0")
 
 
-def test_greedy_text_from_bos_alone_is_the_golden_text(slipstream, stories):
+def test_greedy_text_from_bos_alone_is_the_golden_text(slipstream, stories_hf):
     golden = shared_path("models", "stories260K", "greedy_200.txt").read_text()
-    result = slipstream.run("run", stories, "-p", "", "-n", "200", *GREEDY)
+    result = slipstream.run("run", stories_hf, "-p", "", "-n", "200", *GREEDY)
     assert result.code == 0, result.err
     assert result.out.strip() == golden.strip()
+
+
+def test_an_answer_ends_with_the_context_whatever_max_tokens_says(slipstream, stories):
+    golden = shared_path("models", "stories260K", "greedy_200.txt").read_text()
+    for flags in ((), ("-n", "200")):
+        result = slipstream.run("run", stories, "-p", "", "--json", "--ignore-eos", *flags, *GREEDY)
+        assert result.code == 0, result.err
+        answer = result.json
+        assert answer["prompt_tokens"] + answer["completion_tokens"] == 128
+        assert answer["finish_reason"] == "length"
+        assert golden.strip().startswith(answer["text"].strip())
 
 
 def test_every_format_of_a_model_answers(slipstream, stories, stories_hf):
@@ -134,10 +145,11 @@ def fill_pipe(slipstream, dummy_model):
                                "--skip-tokenizer-init", "-p", "[1, 2, 3]", "--ignore-eos",
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     fcntl.fcntl(process.stdout, 1031, 4096)  # F_SETPIPE_SZ
-    waiting = 0
+    before, waiting = -1, 0
     deadline = time.monotonic() + 30
-    while waiting < 4000 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
+    while (waiting < 2000 or waiting > before) and time.monotonic() < deadline:
+        time.sleep(0.1)  # far longer than a token takes: no growth means no room
+        before = waiting
         waiting = int.from_bytes(fcntl.ioctl(process.stdout, 0x541B, bytes(4)), "little")  # FIONREAD
     assert process.poll() is None, process.stderr.read()
     return process

@@ -41,14 +41,14 @@ def test_inspect_says_what_a_model_is_and_needs(slipstream, stories):
     assert architecture["vocab_size"] == report["tokenizer"]["vocab_size"] == 512
     assert report["tokenizer"]["bos_id"] == 1 and report["chat_template"] is None
     assert sum(each["bytes"] for each in report["tensors"]) == report["memory"]["weight_bytes"]
-    assert report["memory"]["max_model_len"] == architecture["max_position_embeddings"] == 512
-    shorter = slipstream.run("inspect", stories, "--json", "--max-model-len", "128").json["memory"]
+    assert report["memory"]["max_model_len"] == architecture["max_position_embeddings"] == 128
+    shorter = slipstream.run("inspect", stories, "--json", "--max-model-len", "32").json["memory"]
     assert shorter["kv_bytes"] * 4 == report["memory"]["kv_bytes"]
     assert shorter["total_bytes"] == shorter["kv_bytes"] + shorter["weight_bytes"]
     words = slipstream.run("inspect", stories).out
     for tensor in report["tensors"]:
         assert tensor["name"] in words
-    slipstream.refuses(2, "inspect", stories, "--max-model-len", "1000", says="512")
+    slipstream.refuses(2, "inspect", stories, "--max-model-len", "1000", says="128")
 
 
 RECORD = {"schema", "kind", "engine", "engine_version", "git_commit", "host", "started_at", "model",
