@@ -27,6 +27,7 @@ function(slipstream_module name)
     target_link_libraries(${name}_test PRIVATE slipstream_${name} GTest::gtest GTest::gtest_main)
     target_compile_definitions(${name}_test PRIVATE
       SLIPSTREAM_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-    add_test(NAME ${name} COMMAND ${name}_test --gtest_brief=1)
+    # Suites named ...Slow are tools/run_tests.py --slow's.
+    add_test(NAME ${name} COMMAND ${name}_test --gtest_brief=1 --gtest_filter=-*Slow.*)
   endif()
 endfunction()

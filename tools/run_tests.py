@@ -75,7 +75,7 @@ def run_program(program, with_slow, timeout_s):
         code, outcome = run_command(name, command, cwd, timeout_s)
         outcome.num_passed, outcome.num_failed = (1, 0) if code == 0 else (0, 1)
         return outcome
-    command = [each for each in command if not each.startswith("--gtest_brief")]
+    command = [each for each in command if not each.startswith("--gtest_")]
     if not with_slow:
         command.append("--gtest_filter=-*Slow.*")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,10 @@
 // Rules of the base layer: what JSON, UTF-8, Philox and the pool promise to every layer above.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
+#include <chrono>
+#include <thread>
 #include <vector>
 
 #include "base/checked_math.h"
@@ -122,6 +125,21 @@ TEST(ThreadPool, ManyShortLoopsKeepTheirOwnResults) {
     std::array<int64_t, 3> out{};
     pool.run(3, [&](int64_t task, int) { out[static_cast<size_t>(task)] = task + round; });
     ASSERT_EQ(out[0] + out[1] + out[2], 3 + 3 * round);
+  }
+}
+
+TEST(ThreadPool, LoopsAndEndsInEveryStateOfItsWorkers) {
+  for (int round = 0; round < 200; ++round) {
+    ThreadPool pool(4);
+    // Workers start, spin, sleep or wake when the next loop, or the end, comes.
+    for (int loop = 0; loop < round % 3; ++loop) {
+      std::vector<int64_t> out(64);
+      pool.run(64, [&](int64_t task, int) { out[static_cast<size_t>(task)] = task + loop; });
+      for (int64_t task = 0; task < 64; ++task) {
+        ASSERT_EQ(out[static_cast<size_t>(task)], task + loop);
+      }
+      if (round % 5 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
   }
 }
 

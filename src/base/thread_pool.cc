@@ -42,7 +42,9 @@ void ThreadPool::dispatch(int64_t num_tasks, const void* context, TaskFunction f
   next_task_.store(0, std::memory_order_relaxed);
   const uint32_t generation = generation_.load(std::memory_order_relaxed) + 1;
   loop_.store(uint64_t{generation} << 32 | kOpen, std::memory_order_release);
-  generation_.store(generation, std::memory_order_release);
+  // Sequentially consistent: notify_all() looks for sleepers and may skip the call when it sees
+  // none, so its look must not come before this store.
+  generation_.store(generation);
   generation_.notify_all();
   drain(0);
   // Closed to latecomers; those inside must leave before the description may be overwritten.

@@ -201,8 +201,7 @@ TEST(SchedulerSimTest, SameSeedGivesTheSameRun) {
   EXPECT_EQ(first.num_preemptions, second.num_preemptions);
 }
 
-// Minutes long: --gtest_also_run_disabled_tests.
-TEST(SchedulerSimTest, DISABLED_ManySeedsKeepEveryRule) {
+TEST(SchedulerSimSlow, ManySeedsKeepEveryRule) {
   for (uint64_t seed = 100; seed < 200; ++seed) simulate(100'000, seed);
 }
 
