@@ -201,6 +201,7 @@ Result<DecoderWeights> load_weights(const Checkpoint& checkpoint, const DecoderS
   for (const MatrixSlot& slot : slots.matrices) {
     SLIPSTREAM_ASSIGN_OR_RETURN(const SourceMatrix source,
                                 checkpoint.matrix(slot.name, slot.rows, slot.cols));
+    SLIPSTREAM_RETURN_IF_ERROR(checkpoint.check_finite(slot.name, source));
     SLIPSTREAM_ASSIGN_OR_RETURN(*slot.weight, ops.pack(ctx, source));
     // A packed copy replaces the original, so that both are never resident together.
     if (slot.weight->owner != nullptr) checkpoint.drop(slot.name);
