@@ -9,7 +9,7 @@
 namespace slipstream {
 namespace {
 
-// Up to this many symbols a scan over all pairs is faster than a heap.
+// Up to this many symbols a scan over all pairs is faster than a queue.
 constexpr size_t kMaxScanSymbols = 48;
 
 uint64_t pair_key(int32_t left, int32_t right) {
@@ -21,20 +21,16 @@ size_t pair_hash(uint64_t key) {
   return static_cast<size_t>(key ^ (key >> 32));
 }
 
-// A min-heap by (rank, position).
-bool comes_later(const BpeModel::Candidate& a, const BpeModel::Candidate& b) {
-  return a.order > b.order;
-}
-
 }  // namespace
 
 void MergeTable::reserve(size_t num_merges) {
   size_t num_slots = 16;
-  while (num_slots < num_merges * 2) num_slots *= 2;
+  while (num_slots < num_merges * 3 / 2) num_slots *= 2;
   slots_.assign(num_slots, Slot{});
 }
 
 void MergeTable::insert(int32_t left, int32_t right, Merge merge) {
+  num_ranks_ = std::max(num_ranks_, size_t{merge.rank} + 1);
   const uint64_t key = pair_key(left, right);
   const size_t mask = slots_.size() - 1;
   for (size_t at = pair_hash(key) & mask;; at = (at + 1) & mask) {
@@ -67,6 +63,7 @@ BpeModel::BpeModel(const Vocab& vocab, BpeOptions options) : vocab_(&vocab), opt
 
 BpeModel BpeModel::from_merges(const Vocab& vocab, MergeTable merges, BpeOptions options) {
   BpeModel model(vocab, options);
+  model.num_ranks_ = merges.num_ranks();
   model.merges_ = std::move(merges);
   return model;
 }
@@ -96,6 +93,7 @@ BpeModel BpeModel::from_scores(const Vocab& vocab, const std::vector<float>& sco
     model.ranks_[static_cast<size_t>(id)] = rank;
     model.max_token_bytes_ = std::max(model.max_token_bytes_, vocab.text(id).size());
   }
+  model.num_ranks_ = size_t{rank} + 1;
   return model;
 }
 
@@ -176,41 +174,29 @@ void BpeModel::merge_by_scan(std::string_view piece, Scratch& scratch) const {
   }
 }
 
-void BpeModel::merge_by_heap(std::string_view piece, Scratch& scratch) const {
+void BpeModel::merge_by_queue(std::string_view piece, Scratch& scratch) const {
   std::vector<Symbol>& symbols = scratch.symbols;
-  std::vector<Candidate>& heap = scratch.heap;
+  RankQueue& queue = scratch.queue;
+  queue.reset(num_ranks_);
   const int32_t num_symbols = static_cast<int32_t>(symbols.size());
-  heap.clear();
   const auto at = [&](int32_t idx) -> Symbol& { return symbols[static_cast<size_t>(idx)]; };
-  const auto candidate = [&](int32_t left, Candidate& out) {
+  const auto push = [&](int32_t left) {
     const Symbol& a = at(left);
     const Symbol& b = at(a.next);
     const Merge merge = find_merge(piece, a, b);
-    out = {(static_cast<uint64_t>(merge.rank) << 32) | static_cast<uint32_t>(left),
-           a.length + b.length, merge.id};
-    return merge.id >= 0;
+    if (merge.id < 0) return;
+    queue.push(merge.rank, {static_cast<uint32_t>(left), a.length + b.length, merge.id});
   };
   for (int32_t i = 0; i < num_symbols; ++i) {
     at(i).prev = i - 1;
     at(i).next = i + 1 < num_symbols ? i + 1 : -1;
   }
-  Candidate found;
-  for (int32_t i = 0; i + 1 < num_symbols; ++i) {
-    if (candidate(i, found)) heap.push_back(found);
-  }
-  std::make_heap(heap.begin(), heap.end(), comes_later);
-  const auto push = [&](int32_t left) {
-    if (!candidate(left, found)) return;
-    heap.push_back(found);
-    std::push_heap(heap.begin(), heap.end(), comes_later);
-  };
-  while (!heap.empty()) {
-    const Candidate best = heap.front();
-    std::pop_heap(heap.begin(), heap.end(), comes_later);
-    heap.pop_back();
-    const int32_t left = static_cast<int32_t>(best.order & UINT32_MAX);
+  for (int32_t i = 0; i + 1 < num_symbols; ++i) push(i);
+  while (!queue.empty()) {
+    const RankQueue::Entry best = queue.pop();
+    const int32_t left = static_cast<int32_t>(best.position);
     Symbol& a = at(left);
-    // A symbol only ever grows, so an outdated candidate shows in the joined length.
+    // A symbol only ever grows, so an outdated merge shows in the joined length.
     if (a.length == 0 || a.next < 0 || a.length + at(a.next).length != best.length) continue;
     Symbol& b = at(a.next);
     a.id = best.id;
@@ -237,7 +223,7 @@ void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int3
   if (scratch.symbols.size() <= kMaxScanSymbols) {
     merge_by_scan(piece, scratch);
   } else {
-    merge_by_heap(piece, scratch);
+    merge_by_queue(piece, scratch);
   }
   if (!by_scores_) {
     for (const Symbol& symbol : scratch.symbols) out.push_back(symbol.id);

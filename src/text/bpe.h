@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "text/rank_queue.h"
 #include "text/vocab.h"
 
 namespace slipstream {
@@ -29,7 +30,8 @@ class MergeTable {
   // The later of two equal pairs wins.
   void insert(int32_t left, int32_t right, Merge merge);
   Merge find(int32_t left, int32_t right) const;
-  bool empty() const { return slots_.empty(); }
+  // One above the highest rank.
+  size_t num_ranks() const { return num_ranks_; }
 
  private:
   struct Slot {
@@ -37,6 +39,7 @@ class MergeTable {
     Merge merge;
   };
   std::vector<Slot> slots_;
+  size_t num_ranks_ = 0;
 };
 
 struct BpeOptions {
@@ -56,16 +59,11 @@ class BpeModel {
     int32_t prev = -1;
     int32_t next = -1;
   };
-  struct Candidate {
-    uint64_t order = 0;  // rank, then position
-    uint32_t length = 0;
-    int32_t id = -1;
-  };
   // Reused between pieces so that encoding does not allocate.
   struct Scratch {
     std::vector<Symbol> symbols;
     std::vector<Merge> merges;
-    std::vector<Candidate> heap;
+    RankQueue queue;
   };
 
   // `vocab` is indexed (by bytes too, for a byte-level model that ignores merges) and outlives the
@@ -85,12 +83,13 @@ class BpeModel {
   void add_unknown(std::string_view character, uint32_t begin, std::vector<Symbol>& symbols) const;
   Merge find_merge(std::string_view piece, const Symbol& left, const Symbol& right) const;
   void merge_by_scan(std::string_view piece, Scratch& scratch) const;
-  void merge_by_heap(std::string_view piece, Scratch& scratch) const;
+  void merge_by_queue(std::string_view piece, Scratch& scratch) const;
 
   const Vocab* vocab_;
   BpeOptions options_;
   MergeTable merges_;
   bool by_scores_ = false;
+  size_t num_ranks_ = 0;
   std::vector<uint32_t> ranks_;  // per token; UINT32_MAX for tokens that nothing merges into
   size_t max_token_bytes_ = 0;   // of tokens that something merges into
   std::array<int32_t, 256> byte_ids_{};  // -1 where the vocabulary lacks the byte

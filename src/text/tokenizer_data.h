@@ -42,7 +42,9 @@ struct TokenizerData {
 using TokenizerDataPtr = std::unique_ptr<TokenizerData>;
 
 Result<TokenizerDataPtr> read_tokenizer_json(std::string_view json, const std::string& what);
+// `added_tokens` is a JSON list as in tokenizer.json.
 Result<TokenizerDataPtr> read_vocab_and_merges(std::string_view vocab_json, std::string_view merges,
+                                               std::string_view added_tokens,
                                                const std::string& what);
 Result<TokenizerDataPtr> read_sentencepiece_model(std::string_view bytes, const std::string& what);
 Result<TokenizerDataPtr> read_gguf_vocab(const GgufMetadata& metadata);

@@ -80,31 +80,61 @@ TEST(Golden, HuggingFaceFolders) {
   }
 }
 
+// Encodes every text of ggml-vocab-`name`.gguf.inp; the ids stand in its .out, a line each.
+void expect_ggml_ids(const std::string& name, const Tokenizer& tokenizer) {
+  const std::string separator = "\n__ggml_vocab_test__\n";
+  const std::string base = kShared + "/tokenizers/ggml-vocab-" + name + ".gguf";
+  const std::string texts = read_text_file(base + ".inp", 1 << 20).value();
+  std::ifstream expected(base + ".out");
+  size_t num_cases = 0;
+  for (size_t at = 0; at <= texts.size(); ++num_cases) {
+    const size_t end = std::min(texts.find(separator, at), texts.size());
+    const std::string text = texts.substr(at, end - at);
+    at = end == texts.size() ? end + 1 : end + separator.size();
+    std::string line;
+    std::getline(expected, line);  // the last text is empty, and so is its line
+    std::string ids;
+    const auto encoded = tokenizer.encode(text, {.add_special = false});
+    ASSERT_TRUE(encoded.ok()) << encoded.status().message();
+    for (const int32_t id : encoded.value()) ids += str(" ", id);
+    EXPECT_EQ(ids, line) << name << ": " << text;
+  }
+  EXPECT_EQ(num_cases, 47u);
+}
+
 TEST(Golden, GgufVocabularies) {
   if (!fs::exists(kShared + "/tokenizers/golden.json")) GTEST_SKIP() << "../shared is not there";
-  const std::string separator = "\n__ggml_vocab_test__\n";
   for (const std::string name : {"gpt-2", "llama-bpe", "llama-spm", "qwen2"}) {
     const std::string base = kShared + "/tokenizers/ggml-vocab-" + name + ".gguf";
     const TempFolder folder;
     const auto tokenizer = Tokenizer::load(folder.gunzip(base + ".gz", "vocab.gguf"));
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
-    const std::string texts = read_text_file(base + ".inp", 1 << 20).value();
-    std::ifstream expected(base + ".out");
-    size_t num_cases = 0;
-    for (size_t at = 0; at <= texts.size(); ++num_cases) {
-      const size_t end = std::min(texts.find(separator, at), texts.size());
-      const std::string text = texts.substr(at, end - at);
-      at = end == texts.size() ? end + 1 : end + separator.size();
-      std::string line;
-      std::getline(expected, line);  // the last text is empty, and so is its line
-      std::string ids;
-      const auto encoded = tokenizer.value()->encode(text, {.add_special = false});
-      ASSERT_TRUE(encoded.ok()) << encoded.status().message();
-      for (const int32_t id : encoded.value()) ids += str(" ", id);
-      EXPECT_EQ(ids, line) << name << ": " << text;
-    }
-    EXPECT_EQ(num_cases, 47u);
+    expect_ggml_ids(name, *tokenizer.value());
   }
+}
+
+TEST(Golden, VocabJsonWithMergesTxt) {
+  const std::string source = kShared + "/tokenizers/gpt2/";
+  if (!fs::exists(source)) GTEST_SKIP() << "../shared is not there";
+  const TempFolder folder;
+  folder.gunzip(source + "merges.txt.gz", "merges.txt");
+  const std::string vocab = folder.gunzip(source + "vocab.json.gz", "vocab.json");
+  for (const std::string& path : {folder.path().string(), vocab}) {
+    const auto tokenizer = Tokenizer::load(path);
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+    EXPECT_EQ(tokenizer.value()->vocab_size(), 50257);
+    expect_ggml_ids("gpt-2", *tokenizer.value());
+  }
+}
+
+TEST(Golden, SentencePieceModel) {
+  const std::string path = kShared + "/tokenizers/llama2/tokenizer.model";
+  if (!fs::exists(path)) GTEST_SKIP() << "../shared is not there";
+  const auto tokenizer = Tokenizer::load(path);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+  EXPECT_EQ(tokenizer.value()->vocab_size(), 32000);
+  expect_ggml_ids("llama-spm", *tokenizer.value());
+  EXPECT_EQ(tokenizer.value()->encode("").value(), std::vector<int32_t>{1});
 }
 
 TEST(Golden, SmollmSplitsDigitsSinglyThenAsGpt2) {

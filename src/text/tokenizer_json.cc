@@ -637,11 +637,12 @@ Result<TokenizerDataPtr> read_tokenizer_json(std::string_view text, const std::s
 }
 
 Result<TokenizerDataPtr> read_vocab_and_merges(std::string_view vocab_json, std::string_view merges,
+                                               std::string_view added_tokens,
                                                const std::string& what) {
   // The same rules as a tokenizer.json of GPT-2's kind, so it is read as one.
   std::string document = R"({"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},)"
                          R"("decoder":{"type":"ByteLevel"},"model":{"type":"BPE","merges":[)";
-  document.reserve(document.size() + vocab_json.size() + merges.size() * 2);
+  document.reserve(document.size() + vocab_json.size() + merges.size() * 2 + added_tokens.size());
   const char* separator = "\"";
   for (size_t at = 0; at < merges.size();) {
     const size_t end = std::min(merges.find('\n', at), merges.size());
@@ -656,12 +657,14 @@ Result<TokenizerDataPtr> read_vocab_and_merges(std::string_view vocab_json, std:
   }
   document += R"(],"vocab":)";
   document += vocab_json;
-  document += "}}";
+  document += R"(},"added_tokens":)";
+  document += added_tokens;
+  document += "}";
   Result<TokenizerDataPtr> data = read_tokenizer_json(document, what);
   if (!data.ok()) return data;
   // GPT-2's one special token stands in the vocabulary without saying so.
   const int32_t end_of_text = data.value()->vocab.find("<|endoftext|>");
-  if (end_of_text >= 0) {
+  if (end_of_text >= 0 && !data.value()->is_special[static_cast<size_t>(end_of_text)]) {
     SLIPSTREAM_RETURN_IF_ERROR(add_token_rule(
         *data.value(), {.id = end_of_text, .content = "<|endoftext|>", .special = true}));
   }

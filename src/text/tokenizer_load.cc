@@ -1,6 +1,8 @@
 // Tokenizer::load: finds the vocabulary file of a path, and reads what stands beside it.
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
+#include <map>
 
 #include "base/json.h"
 #include "base/mmap_file.h"
@@ -153,6 +155,42 @@ Result<TokenizerDataPtr> read_model_file(const std::string& path) {
   return read_sentencepiece_model(bytes, path);
 }
 
+// What a vocab.json does not hold: added_tokens.json gives spellings their ids, and the config's
+// added_tokens_decoder gives ids their spellings and rules; of one id the latter counts. Written as
+// the added_tokens of a tokenizer.json.
+Result<Json> read_added_tokens(const fs::path& folder) {
+  SLIPSTREAM_ASSIGN_OR_RETURN(const Json by_text, optional_json(folder / "added_tokens.json"));
+  SLIPSTREAM_ASSIGN_OR_RETURN(const Json config, optional_json(folder / "tokenizer_config.json"));
+  std::map<int64_t, Json> by_id;
+  for (const auto& [content, id] : by_text.items()) {
+    if (!id.is_number_integer()) {
+      return invalid_model(str((folder / "added_tokens.json").string(), ": the id of ",
+                               quote(content), " is not an integer"));
+    }
+    by_id[id.get<int64_t>()] = {{"content", content}, {"normalized", false}};
+  }
+  const std::string key = "added_tokens_decoder";
+  if (config.is_object() && config.contains(key)) {
+    const std::string place = str((folder / "tokenizer_config.json").string(), ": ", key);
+    if (!config[key].is_object()) return invalid_model(place + " is not an object");
+    for (const auto& [name, rule] : config[key].items()) {
+      int64_t id = -1;
+      const auto parsed = std::from_chars(name.data(), name.data() + name.size(), id);
+      if (parsed.ec != std::errc() || parsed.ptr != name.data() + name.size()) {
+        return invalid_model(str(place, ": ", quote(name), " is not an id"));
+      }
+      if (!rule.is_object()) return invalid_model(str(place, ": ", id, " is not an object"));
+      by_id[id] = rule;
+    }
+  }
+  Json list = Json::array();
+  for (auto& [id, rule] : by_id) {
+    rule["id"] = id;
+    list.push_back(std::move(rule));
+  }
+  return list;
+}
+
 Result<TokenizerDataPtr> read_vocab_file(const fs::path& folder) {
   const std::string vocab = (folder / "vocab.json").string();
   const std::string merges = (folder / "merges.txt").string();
@@ -160,7 +198,8 @@ Result<TokenizerDataPtr> read_vocab_file(const fs::path& folder) {
                               read_text_file(vocab, kMaxVocabFileBytes));
   SLIPSTREAM_ASSIGN_OR_RETURN(const std::string merges_text,
                               read_text_file(merges, kMaxVocabFileBytes));
-  return read_vocab_and_merges(vocab_text, merges_text, vocab);
+  SLIPSTREAM_ASSIGN_OR_RETURN(const Json added, read_added_tokens(folder));
+  return read_vocab_and_merges(vocab_text, merges_text, dump_json(added), vocab);
 }
 
 struct Source {
