@@ -64,7 +64,7 @@ Speed measure_speed(EngineClient& client, const Generation& generation) {
   const ModelInfo& model = client.model();
   const double mean_positions = static_cast<double>(generation.num_prompt_tokens) +
                                 static_cast<double>(generation.token_ids.size()) / 2.0;
-  const double read_gb_s = client.engine().measure_read_gb_s(model.bytes_per_token);
+  const double read_gb_s = client.engine().measure_read_gb_s();
   speed.roof_tok_s = roof_tok_s(model, mean_positions, read_gb_s);
   if (speed.roof_tok_s > 0.0) speed.roof_fraction = speed.decode_tok_s / speed.roof_tok_s;
   return speed;
