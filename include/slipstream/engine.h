@@ -71,9 +71,9 @@ class Engine {
   virtual const ModelInfo& model() const = 0;
   virtual const std::shared_ptr<const Tokenizer>& tokenizer() const = 0;  // null if not loaded
 
-  // Read bandwidth (GB/s) over `bytes` bytes with the engine's own threads, measured between
-  // steps: the roof of decode. Blocks the caller until measured.
-  virtual double measure_read_gb_s(int64_t bytes) = 0;
+  // Read bandwidth (GB/s) over the weights that one decoded token streams, with the engine's own
+  // threads, measured between steps: the roof of decode. Blocks the caller until measured.
+  virtual double measure_read_gb_s() = 0;
 };
 
 }  // namespace slipstream

@@ -52,8 +52,7 @@ Result<DecodeSamples> run_repeat(EngineClient& client, const DecodeBenchOptions&
       samples.ms_per_token.push_back(static_cast<double>(times_ns[idx] - times_ns[idx - 1]) / 1e6);
     }
   }
-  samples.read_gb_s.push_back(
-      client.engine().measure_read_gb_s(bytes_per_token(client.model(), options)));
+  samples.read_gb_s.push_back(client.engine().measure_read_gb_s());
   return samples;
 }
 

@@ -8,6 +8,7 @@
 #include "base/random.h"
 #include "base/strings.h"
 #include "base/thread_pool.h"
+#include "ops/read_roof.h"
 
 namespace slipstream {
 namespace {
@@ -42,7 +43,7 @@ Result<double> measure_read_gb_s(const RoofOptions& options, int64_t bytes) {
   context.pool = &pool;
   context.scratch = Buffer(ops->scratch_bytes(
       {.max_tokens = 1, .max_cols = 1024, .max_heads = 1, .max_head_dim = 64, .max_context = 16}));
-  return ops->measure_read_gb_s(context, bytes);
+  return measure_buffer_read_gb_s(*ops, context, bytes);
 }
 
 Result<double> measure_gemm_tflops(const RoofOptions& options, const SourceMatrix& source,

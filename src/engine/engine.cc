@@ -21,7 +21,7 @@ class EngineImpl final : public Engine {
   const std::shared_ptr<const Tokenizer>& tokenizer() const override {
     return runner_->tokenizer();
   }
-  double measure_read_gb_s(int64_t bytes) override { return loop_.measure_read_gb_s(bytes); }
+  double measure_read_gb_s() override { return loop_.measure_read_gb_s(); }
 
  private:
   std::unique_ptr<ModelRunner> runner_;

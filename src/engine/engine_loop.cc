@@ -140,12 +140,12 @@ EngineStats EngineLoop::stats() const {
   return stats;
 }
 
-double EngineLoop::measure_read_gb_s(int64_t bytes) {
+double EngineLoop::measure_read_gb_s() {
   std::promise<double> result;
   std::future<double> future = result.get_future();
   {
     const std::lock_guard lock(mutex_);
-    mail_.measurements.push_back({bytes, &result});
+    mail_.measurements.push_back({&result});
   }
   wake_.notify_one();
   return future.get();
@@ -157,7 +157,7 @@ void EngineLoop::run() noexcept {
     add_events(mail);
     step();
     for (const Measurement& measurement : mail.measurements) {
-      measurement.result->set_value(runner_.measure_read_gb_s(measurement.bytes));
+      measurement.result->set_value(runner_.measure_read_gb_s());
     }
   }
   for (std::unique_ptr<ActiveRequest>& request : mail.submitted) {

@@ -39,11 +39,10 @@ class EngineLoop {
   Result<RequestId> submit(Request request);
   void cancel(RequestId id);
   EngineStats stats() const;
-  double measure_read_gb_s(int64_t bytes);
+  double measure_read_gb_s();
 
  private:
   struct Measurement {
-    int64_t bytes = 0;
     std::promise<double>* result = nullptr;  // of a caller that waits
   };
   struct Mail {

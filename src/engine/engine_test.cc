@@ -282,7 +282,7 @@ TEST(EngineTest, ReadBandwidthIsMeasuredBetweenSteps) {
   Recorder recorder;
   const auto engine = open_engine(tiny_options(), recorder);
   const RequestId id = engine->submit(endless_request()).value();
-  EXPECT_GT(engine->measure_read_gb_s(1 << 20), 0.0);
+  EXPECT_GT(engine->measure_read_gb_s(), 0.0);
   EXPECT_EQ(recorder.wait(id).back().finish, FinishReason::kLength);
 }
 

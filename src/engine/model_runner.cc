@@ -242,8 +242,8 @@ TensorView ModelRunner::forward(const ForwardBatch& batch) {
   check_failed(__FILE__, __LINE__, "executor", "the eager executor takes every batch");
 }
 
-double ModelRunner::measure_read_gb_s(int64_t bytes) {
-  return state_->ops->measure_read_gb_s(state_->ctx, bytes);
+double ModelRunner::measure_read_gb_s() {
+  return state_->ops->measure_read_gb_s(state_->ctx, streamed_ranges(state_->weights));
 }
 
 }  // namespace slipstream

@@ -35,7 +35,7 @@ class ModelRunner {
   ModelRunner& operator=(const ModelRunner&) = delete;
 
   TensorView forward(const ForwardBatch& batch);
-  double measure_read_gb_s(int64_t bytes);
+  double measure_read_gb_s();
 
   ThreadPool& pool() { return *pool_; }
   const RunnerLimits& limits() const { return limits_; }

@@ -48,6 +48,9 @@ Result<DecoderWeights> load_weights(const Checkpoint& checkpoint, const DecoderS
 Result<DecoderWeights> dummy_weights(const DecoderSpec& spec, QuantType type, uint64_t seed,
                                      const Ops& ops, OpContext& ctx);
 
+// The memory one decoded token reads: every matrix but the embedding table, the LM head included.
+std::vector<ByteRange> streamed_ranges(const DecoderWeights& weights);
+
 // Activations of one step, taken once for the largest batch.
 struct Workspace {
   Workspace(const DecoderSpec& spec, int64_t max_tokens, int64_t max_logit_rows);

@@ -212,6 +212,21 @@ Result<DecoderWeights> load_weights(const Checkpoint& checkpoint, const DecoderS
   return weights;
 }
 
+std::vector<ByteRange> streamed_ranges(const DecoderWeights& weights) {
+  std::vector<ByteRange> ranges;
+  const auto add = [&ranges](const Weight& weight) {
+    ranges.emplace_back(weight.payload, static_cast<size_t>(weight.payload_bytes));
+  };
+  for (const LayerWeights& layer : weights.layers) {
+    for (const Weight* weight :
+         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+      add(*weight);
+    }
+  }
+  add(weights.lm_head);
+  return ranges;
+}
+
 Result<DecoderWeights> dummy_weights(const DecoderSpec& spec, QuantType type, uint64_t seed,
                                      const Ops& ops, OpContext& ctx) {
   const QuantFormat& wanted = quant_format(type);

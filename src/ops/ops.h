@@ -19,11 +19,11 @@ namespace slipstream {
 
 // The largest batch an OpContext must serve: fixes the scratch memory, which is taken once.
 struct OpLimits {
-  int64_t max_tokens = 0;     // rows of any activation
-  int64_t max_cols = 0;       // widest `linear` input
-  int64_t max_heads = 0;      // query heads
+  int64_t max_tokens = 0;  // rows of any activation
+  int64_t max_cols = 0;    // widest `linear` input
+  int64_t max_heads = 0;   // query heads
   int64_t max_head_dim = 0;
-  int64_t max_context = 0;    // KV positions of one sequence
+  int64_t max_context = 0;  // KV positions of one sequence
 };
 
 struct OpContext {
@@ -84,6 +84,8 @@ struct AttentionArgs {
 };
 constexpr int64_t kAttentionPartition = 256;
 
+using ByteRange = std::span<const std::byte>;
+
 struct Ops {
   const char* name = "";
 
@@ -136,9 +138,9 @@ struct Ops {
   void (*gather_rows)(OpContext& ctx, TensorView x, const int32_t* rows, int64_t num_rows,
                       TensorView out) = nullptr;
 
-  // Gigabytes per second at which this backend reads a weight buffer of `bytes` bytes with the
-  // context's threads: the roof of decode. Median of several passes.
-  double (*measure_read_gb_s)(OpContext& ctx, int64_t bytes) = nullptr;
+  // Gigabytes per second at which this backend reads `ranges`, weights as a rule, with the
+  // context's threads: the roof of decode. Median of several passes over all of them.
+  double (*measure_read_gb_s)(OpContext& ctx, std::span<const ByteRange> ranges) = nullptr;
 };
 
 enum class CpuIsa : uint8_t { kAuto, kRef, kAvx2, kAvx512 };

@@ -9,6 +9,7 @@
 #include "base/random.h"
 #include "base/strings.h"
 #include "core/half.h"
+#include "ops/read_roof.h"
 #include "quant/gguf_blocks.h"
 
 namespace slipstream {
@@ -513,7 +514,7 @@ std::vector<OpCase> op_cases() {
 std::vector<OpReport> check_ops(const Ops& ops, const Ops& ref, OpContext& ctx,
                                 const OpCheckOptions& options) {
   constexpr int64_t kRoofBytes = 64 * 1024 * 1024;
-  const double roof_gb_s = options.timed ? ops.measure_read_gb_s(ctx, kRoofBytes) : 0.0;
+  const double roof_gb_s = options.timed ? measure_buffer_read_gb_s(ops, ctx, kRoofBytes) : 0.0;
   std::vector<OpReport> reports;
   for (const OpCase& op_case : op_cases()) {
     if (!options.op.empty() && options.op != op_case.op) continue;

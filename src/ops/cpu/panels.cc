@@ -1,14 +1,12 @@
 #include "ops/cpu/panels.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 
 #include "base/check.h"
 #include "base/strings.h"
 #include "core/half.h"
+#include "core/huge_pages.h"
 #include "ops/cpu/panel_layout.h"
 #include "quant/gguf_blocks.h"
 
@@ -406,14 +404,6 @@ float read_dense(QuantType type, const std::byte* panel, int64_t index) {
 }
 
 }  // namespace
-
-void advise_huge_pages(const Buffer& buffer) {
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<uintptr_t>(buffer.data()) + page - 1) / page * page;
-  const auto end = (reinterpret_cast<uintptr_t>(buffer.data()) + buffer.bytes()) / page * page;
-  // Advice: a kernel that cannot follow it reads at its usual rate.
-  if (begin < end) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-}
 
 Result<Weight> pack_panels(OpContext& ctx, const SourceMatrix& source) {
   const PanelBlock block = panel_block(source.type);

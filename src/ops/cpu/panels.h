@@ -12,10 +12,6 @@
 
 namespace slipstream {
 
-// Asks for huge pages: 2 MB pages read a fifth faster than 4 KB ones, where nothing prefetches past
-// the end of a page. No effect where the system has none.
-void advise_huge_pages(const Buffer& buffer);
-
 // A packed copy; packs panels in parallel on ctx.pool. Small matrices share chunks of memory.
 Result<Weight> pack_panels(OpContext& ctx, const SourceMatrix& source);
 
