@@ -305,7 +305,7 @@ void Interpreter::bind_macro_params(const FunctionObject& macro, const Args& arg
   Value caller = Value::undefined("No caller defined");
   for (const auto& [name, value] : args.keywords) {
     const auto it = std::find_if(stmt.params.begin(), stmt.params.end(),
-                                 [&wanted = name](const MacroParam& p) { return p.name == wanted; });
+                                 [&key = name](const MacroParam& p) { return p.name == key; });
     if (it != stmt.params.end()) {
       const auto k = static_cast<size_t>(it - stmt.params.begin());
       if (bound[k] != nullptr) {
