@@ -11,12 +11,13 @@ TEST(Toml, BecomesJsonOfTheSameTypes) {
       "2026-01-02\n",
       "t.toml");
   ASSERT_TRUE(parsed.ok()) << parsed.status().message();
-  EXPECT_EQ(parsed.value(), (Json{{"text", "a"},
-                                  {"whole", 3},
-                                  {"real", 0.5},
+  // Keys come in the order of their names.
+  EXPECT_EQ(parsed.value(), (Json{{"list", {"x", "y"}},
                                   {"on", true},
-                                  {"list", {"x", "y"}},
-                                  {"table", {{"day", "2026-01-02"}}}}));
+                                  {"real", 0.5},
+                                  {"table", {{"day", "2026-01-02"}}},
+                                  {"text", "a"},
+                                  {"whole", 3}}));
 }
 
 TEST(Toml, ErrorNamesFileAndLine) {
