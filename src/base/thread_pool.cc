@@ -30,7 +30,7 @@ ThreadPool::ThreadPool(int num_threads) {
 
 ThreadPool::~ThreadPool() {
   stop_.store(true, std::memory_order_relaxed);
-  generation_.fetch_add(1, std::memory_order_release);
+  generation_.fetch_add(1);  // as in dispatch(): before the look for sleepers
   generation_.notify_all();
   for (std::thread& worker : workers_) worker.join();
 }
