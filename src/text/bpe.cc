@@ -41,6 +41,10 @@ void MergeTable::insert(int32_t left, int32_t right, Merge merge) {
   }
 }
 
+void MergeTable::prefetch(int32_t left, int32_t right) const {
+  __builtin_prefetch(&slots_[pair_hash(pair_key(left, right)) & (slots_.size() - 1)], 1);
+}
+
 Merge MergeTable::find(int32_t left, int32_t right) const {
   if (slots_.empty()) return {};
   const uint64_t key = pair_key(left, right);

@@ -32,6 +32,8 @@ class MergeTable {
   Merge find(int32_t left, int32_t right) const;
   // One above the highest rank.
   size_t num_ranks() const { return num_ranks_; }
+  // Starts to fetch what insert() and find() of this pair will read.
+  void prefetch(int32_t left, int32_t right) const;
 
  private:
   struct Slot {

@@ -135,18 +135,15 @@ Status Reader::read_byte_level() {
 
   SLIPSTREAM_ASSIGN_OR_RETURN(const auto* merges, metadata_.get_strings(kPrefix + "merges"));
   if (merges == nullptr) return invalid_model(kPrefix + "merges is missing");
-  MergeTable table;
-  table.reserve(merges->size());
-  std::string joined;
-  for (size_t idx = 0; idx < merges->size(); ++idx) {
+  MergeBuilder builder(data_.vocab, merges->size());
+  for (const std::string_view merge : *merges) {
     // A token may begin with a space spelled as itself, so the separator is sought behind it.
-    const std::string_view merge = (*merges)[idx];
     const size_t space = merge.find(' ', 1);
     const std::string_view right =
         space == std::string_view::npos ? std::string_view() : merge.substr(space + 1);
-    SLIPSTREAM_RETURN_IF_ERROR(
-        insert_merge(data_.vocab, merge.substr(0, space), right, idx, joined, table));
+    SLIPSTREAM_RETURN_IF_ERROR(builder.add(merge.substr(0, space), right));
   }
+  SLIPSTREAM_ASSIGN_OR_RETURN(MergeTable table, builder.finish());
   if (rule->ignore_merges) data_.vocab.index_bytes();
   data_.model = BpeModel::from_merges(data_.vocab, std::move(table),
                                       {.byte_level = true, .ignore_merges = rule->ignore_merges});

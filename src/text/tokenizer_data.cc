@@ -51,21 +51,54 @@ Status add_token_rule(TokenizerData& data, const AddedToken& token) {
   return {};
 }
 
-Status insert_merge(const Vocab& vocab, std::string_view left, std::string_view right,
-                    size_t merge_idx, std::string& joined, MergeTable& table) {
-  if (left.empty() || right.empty()) {
-    return invalid_model(str("merge ", merge_idx, " is not a pair of tokens"));
+MergeBuilder::MergeBuilder(const Vocab& vocab, size_t num_merges) : vocab_(vocab) {
+  table_.reserve(num_merges);
+  texts_.reserve(2 * kBatch);
+}
+
+Status MergeBuilder::add(std::string_view left, std::string_view right) {
+  texts_.push_back(left);
+  texts_.push_back(right);
+  return texts_.size() < 2 * kBatch ? Status() : flush();
+}
+
+Result<MergeTable> MergeBuilder::finish() {
+  SLIPSTREAM_RETURN_IF_ERROR(flush());
+  return std::move(table_);
+}
+
+Status MergeBuilder::flush() {
+  const size_t count = texts_.size() / 2;
+  ids_.resize(texts_.size());
+  made_.resize(count);
+  vocab_.find_many(texts_, ids_);
+  for (size_t k = 0; k < count; ++k) {
+    const std::string_view left = texts_[2 * k];
+    const std::string_view right = texts_[2 * k + 1];
+    if (left.empty() || right.empty()) {
+      return invalid_model(str("merge ", num_merges_ + k, " is not a pair of tokens"));
+    }
+    joined_.assign(left);
+    joined_ += right;
+    // Vocabularies list tokens in the order of their merges: the next id saves most searches.
+    const int32_t next_id = last_id_ + 1;
+    const bool is_next =
+        vocab_.all_distinct() && vocab_.contains(next_id) && vocab_.text(next_id) == joined_;
+    last_id_ = is_next ? next_id : vocab_.find(joined_);
+    made_[k] = last_id_;
+    if (ids_[2 * k] < 0 || ids_[2 * k + 1] < 0 || last_id_ < 0) {
+      const std::string_view missing = ids_[2 * k] < 0       ? left
+                                       : ids_[2 * k + 1] < 0 ? right
+                                                             : std::string_view(joined_);
+      return invalid_model(str("merge ", num_merges_ + k, ": ", quote(missing), " is no token"));
+    }
+    table_.prefetch(ids_[2 * k], ids_[2 * k + 1]);
   }
-  joined.assign(left);
-  joined += right;
-  const int32_t left_id = vocab.find(left);
-  const int32_t right_id = vocab.find(right);
-  const int32_t id = vocab.find(joined);
-  if (left_id < 0 || right_id < 0 || id < 0) {
-    const std::string_view missing = left_id < 0 ? left : right_id < 0 ? right : joined;
-    return invalid_model(str("merge ", merge_idx, ": ", quote(missing), " is no token"));
+  for (size_t k = 0; k < count; ++k) {
+    table_.insert(ids_[2 * k], ids_[2 * k + 1], {static_cast<uint32_t>(num_merges_ + k), made_[k]});
   }
-  table.insert(left_id, right_id, {static_cast<uint32_t>(merge_idx), id});
+  num_merges_ += count;
+  texts_.clear();
   return {};
 }
 

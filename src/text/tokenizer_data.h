@@ -65,8 +65,28 @@ void add_end_of_generation(TokenizerData& data, int32_t id);
 void add_known_end_tokens(TokenizerData& data);
 // Makes a token of the vocabulary one that is searched in the text. Needs the normalizer.
 Status add_token_rule(TokenizerData& data, const AddedToken& token);
-// Adds the merge number `merge_idx`; `joined` is scratch space.
-Status insert_merge(const Vocab& vocab, std::string_view left, std::string_view right,
-                    size_t merge_idx, std::string& joined, MergeTable& table);
+
+// Turns merges, given in order as pairs of spellings, into a table of ids.
+class MergeBuilder {
+ public:
+  // `vocab` is indexed and outlives the builder, as do the texts of all merges.
+  MergeBuilder(const Vocab& vocab, size_t num_merges);
+  // An error may come with a later merge, or with finish(); it names the merge that is wrong.
+  Status add(std::string_view left, std::string_view right);
+  Result<MergeTable> finish();
+
+ private:
+  static constexpr size_t kBatch = 64;
+  Status flush();
+
+  const Vocab& vocab_;
+  MergeTable table_;
+  size_t num_merges_ = 0;                // in the table
+  std::vector<std::string_view> texts_;  // left, right, left, right ... not yet in the table
+  std::vector<int32_t> ids_;             // of texts_
+  std::vector<int32_t> made_;            // by each pair
+  int32_t last_id_ = -1;
+  std::string joined_;
+};
 
 }  // namespace slipstream

@@ -502,11 +502,8 @@ Status Reader::read_bpe() {
     data_.special.unk_id = options.unk_id;
   }
   SLIPSTREAM_ASSIGN_OR_RETURN(const json::array* merges, get_array(*model_, "merges"));
-  MergeTable table;
-  table.reserve(merges->size());
-  std::string joined;
-  for (size_t idx = 0; idx < merges->size(); ++idx) {
-    const json::value& entry = (*merges)[idx];
+  MergeBuilder builder(data_.vocab, merges->size());
+  for (const json::value& entry : *merges) {
     std::string_view left;
     std::string_view right;
     if (const json::array* pair = entry.if_array();
@@ -519,8 +516,9 @@ Status Reader::read_bpe() {
       left = text.substr(0, space);
       right = space == std::string_view::npos ? "" : text.substr(space + 1);
     }
-    SLIPSTREAM_RETURN_IF_ERROR(insert_merge(data_.vocab, left, right, idx, joined, table));
+    SLIPSTREAM_RETURN_IF_ERROR(builder.add(left, right));
   }
+  SLIPSTREAM_ASSIGN_OR_RETURN(MergeTable table, builder.finish());
   if (options.byte_level && options.ignore_merges) data_.vocab.index_bytes();
   data_.model = BpeModel::from_merges(data_.vocab, std::move(table), options);
   return {};

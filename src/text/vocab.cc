@@ -1,5 +1,6 @@
 #include "text/vocab.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -65,27 +66,58 @@ void StringIndex::reserve(size_t num_strings) {
   slots_.assign(num_slots, Slot{});
 }
 
-void StringIndex::insert(const StringPool& pool, size_t idx) {
+bool StringIndex::insert(const StringPool& pool, size_t idx) {
   const std::string_view text = pool[idx];
   const uint32_t hash = hash_bytes(text);
   const size_t mask = slots_.size() - 1;
   for (size_t at = hash & mask;; at = (at + 1) & mask) {
     Slot& slot = slots_[at];
     if (slot.idx < 0 || (slot.hash == hash && pool[static_cast<size_t>(slot.idx)] == text)) {
+      const bool is_new = slot.idx < 0;
       slot = {hash, static_cast<int32_t>(idx)};
-      return;
+      return is_new;
     }
   }
 }
 
 int32_t StringIndex::find(const StringPool& pool, std::string_view text) const {
-  if (slots_.empty()) return -1;
-  const uint32_t hash = hash_bytes(text);
+  return slots_.empty() ? -1 : find_hashed(pool, text, hash_bytes(text));
+}
+
+int32_t StringIndex::find_hashed(const StringPool& pool, std::string_view text,
+                                 uint32_t hash) const {
   const size_t mask = slots_.size() - 1;
   for (size_t at = hash & mask;; at = (at + 1) & mask) {
     const Slot& slot = slots_[at];
     if (slot.idx < 0) return -1;
     if (slot.hash == hash && pool[static_cast<size_t>(slot.idx)] == text) return slot.idx;
+  }
+}
+
+void StringIndex::find_many(const StringPool& pool, std::span<const std::string_view> texts,
+                            std::span<int32_t> out) const {
+  std::fill(out.begin(), out.end(), -1);
+  if (slots_.empty()) return;
+  const size_t mask = slots_.size() - 1;
+  constexpr size_t kBatch = 32;
+  std::array<uint32_t, kBatch> hashes;
+  for (size_t begin = 0; begin < texts.size(); begin += kBatch) {
+    const size_t count = std::min(kBatch, texts.size() - begin);
+    for (size_t k = 0; k < count; ++k) {
+      hashes[k] = hash_bytes(texts[begin + k]);
+      __builtin_prefetch(&slots_[hashes[k] & mask]);
+    }
+    for (size_t k = 0; k < count; ++k) {
+      const Slot& slot = slots_[hashes[k] & mask];
+      if (slot.idx >= 0) pool.prefetch_end(static_cast<size_t>(slot.idx));
+    }
+    for (size_t k = 0; k < count; ++k) {
+      const Slot& slot = slots_[hashes[k] & mask];
+      if (slot.idx >= 0) pool.prefetch_bytes(static_cast<size_t>(slot.idx));
+    }
+    for (size_t k = 0; k < count; ++k) {
+      out[begin + k] = find_hashed(pool, texts[begin + k], hashes[k]);
+    }
   }
 }
 
@@ -97,7 +129,10 @@ void Vocab::add(std::string_view text, std::string_view bytes, TokenKind kind) {
 
 void Vocab::index() {
   index_.reserve(texts_.size());
-  for (size_t idx = 0; idx < texts_.size(); ++idx) index_.insert(texts_, idx);
+  all_distinct_ = true;
+  for (size_t idx = 0; idx < texts_.size(); ++idx) {
+    if (!index_.insert(texts_, idx)) all_distinct_ = false;
+  }
 }
 
 void Vocab::index_bytes() {

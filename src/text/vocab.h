@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,6 +45,11 @@ class StringPool {
     return std::string_view(bytes_).substr(begin, ends_[idx] - begin);
   }
   size_t size() const { return ends_.size(); }
+  // Two steps, because the bytes are found through the ends.
+  void prefetch_end(size_t idx) const { __builtin_prefetch(&ends_[idx]); }
+  void prefetch_bytes(size_t idx) const {
+    __builtin_prefetch(bytes_.data() + (idx == 0 ? 0 : ends_[idx - 1]));
+  }
 
  private:
   std::string bytes_;
@@ -54,11 +60,18 @@ class StringPool {
 class StringIndex {
  public:
   void reserve(size_t num_strings);
-  void insert(const StringPool& pool, size_t idx);
+  // Whether the string was new.
+  bool insert(const StringPool& pool, size_t idx);
   // -1 when absent.
   int32_t find(const StringPool& pool, std::string_view text) const;
+  // find() of each text. Large vocabularies do not fit the cache; here one text's memory is fetched
+  // while others are compared.
+  void find_many(const StringPool& pool, std::span<const std::string_view> texts,
+                 std::span<int32_t> out) const;
 
  private:
+  int32_t find_hashed(const StringPool& pool, std::string_view text, uint32_t hash) const;
+
   struct Slot {
     uint32_t hash = 0;
     int32_t idx = -1;
@@ -83,6 +96,11 @@ class Vocab {
   TokenKind kind(int32_t id) const { return kinds_[static_cast<size_t>(id)]; }
   // By spelling; -1 when absent.
   int32_t find(std::string_view text) const { return index_.find(texts_, text); }
+  void find_many(std::span<const std::string_view> texts, std::span<int32_t> out) const {
+    index_.find_many(texts_, texts, out);
+  }
+  // Whether no two tokens are spelled alike.
+  bool all_distinct() const { return all_distinct_; }
   // The normal or user-defined token that contributes exactly these bytes; -1 when absent.
   int32_t find_bytes(std::string_view bytes) const { return bytes_index_.find(bytes_, bytes); }
 
@@ -90,6 +108,7 @@ class Vocab {
   StringPool texts_;
   StringPool bytes_;
   std::vector<TokenKind> kinds_;
+  bool all_distinct_ = false;  // until index() has looked
   StringIndex index_;
   StringIndex bytes_index_;
 };

@@ -2,6 +2,7 @@
 // produces template data charges here first, so a hostile template ends early instead of late.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "text/jinja/error.h"
@@ -9,10 +10,11 @@
 namespace slipstream::jinja {
 
 struct RenderLimits {
-  uint64_t max_steps = 20'000'000;             // nodes evaluated and elements visited
-  uint64_t max_produced_bytes = 256ull << 20;  // of all strings and lists ever made
-  uint64_t max_output_bytes = 64ull << 20;     // of rendered text
-  int max_depth = 800;                         // nested statements, expressions and macro calls
+  // What a render may cost however small its variables are; larger ones add to it, see grant().
+  uint64_t max_steps = 5'000'000;             // nodes evaluated and elements visited
+  uint64_t max_produced_bytes = 64ull << 20;  // of all strings and lists ever made
+  uint64_t max_output_bytes = 64ull << 20;    // of rendered text
+  int max_depth = 800;                        // nested statements, expressions and macro calls
 };
 
 class Budget {
@@ -20,10 +22,17 @@ class Budget {
   explicit Budget(const RenderLimits& limits)
       : steps_left_(limits.max_steps), bytes_left_(limits.max_produced_bytes) {}
 
+  // Long conversations may take longer: `bytes` of variables pay for work in proportion.
+  void grant(uint64_t bytes) {
+    steps_left_ = saturating_add(steps_left_, bytes);
+    bytes_left_ = saturating_add(bytes_left_, bytes * 16);
+  }
   void steps(uint64_t count = 1) {
     if (count > steps_left_) raise(ErrorKind::kLimitError, "the template takes too many steps");
     steps_left_ -= count;
   }
+  // A function, filter or macro call: its arguments are collected and its result is allocated.
+  void call() { steps(4); }
   // Work over bytes costs steps as well: scanning is not free.
   void scan(uint64_t bytes) { steps(bytes / 16 + 1); }
   void produce(uint64_t bytes) {
@@ -33,6 +42,8 @@ class Budget {
   }
 
  private:
+  static uint64_t saturating_add(uint64_t a, uint64_t b) { return a + std::min(b, ~a); }
+
   uint64_t steps_left_;
   uint64_t bytes_left_;
 };

@@ -13,8 +13,7 @@ namespace {
 
 Value dict_get(Interpreter& in, const Value& self, const Args& args) {
   const BoundArgs bound("get", args, {"key", "default"}, 1);
-  in.budget().steps();
-  if (const Value* value = self.dict().find(*bound.get(0))) return *value;
+  if (const Value* value = self.dict().find(*bound.get(0), in.budget())) return *value;
   return bound.get(1) == nullptr ? Value::none() : *bound.get(1);
 }
 
@@ -126,6 +125,7 @@ std::string format_time(const std::string& format, const std::tm& time, Budget& 
     }
     char buffer[128];
     const size_t size = std::strftime(buffer, sizeof(buffer), directive.c_str(), &time);
+    budget.steps(16);
     budget.produce(size + 16);
     out.append(buffer, size);
   }
@@ -198,8 +198,8 @@ void fill_from_arguments(Interpreter& in, const Args& args, Set set) {
 
 Value make_dict_value(Interpreter& in, const Value&, const Args& args) {
   auto dict = std::make_shared<DictObject>();
-  fill_from_arguments(in, args,
-                      [&](const Value& key, const Value& value) { dict->set(key, value); });
+  fill_from_arguments(
+      in, args, [&](const Value& key, const Value& value) { dict->set(key, value, in.budget()); });
   return make_dict(std::move(dict));
 }
 

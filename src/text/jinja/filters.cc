@@ -26,6 +26,7 @@ template <std::string (*kMap)(std::string_view)>
 Value filter_map_text(Interpreter& in, const Value& self, const Args& args) {
   const BoundArgs bound("filter", args, {});
   const Value text = soft_string(in, self);
+  in.budget().scan(text.text().size() * 3);
   in.budget().produce(text.text().size() * 4);
   return same_kind(text, kMap(text.text()));
 }
@@ -53,7 +54,7 @@ std::string title_words(std::string_view text) {
 Value filter_trim(Interpreter& in, const Value& self, const Args& args) {
   const BoundArgs bound("trim", args, {"chars"});
   const Value text = soft_string(in, self);
-  in.budget().scan(text.text().size());
+  in.budget().scan(text.text().size() * 3);
   if (bound.get_some(0) == nullptr) {
     return same_kind(text, std::string(strip(text.text(), {}, nullptr)));
   }
@@ -109,7 +110,9 @@ Value filter_format(Interpreter& in, const Value& self, const Args& args) {
     values = Value::tuple(args.positional);
   } else {
     auto dict = std::make_shared<DictObject>();
-    for (const auto& [name, value] : args.keywords) dict->set(Value::string(name), value);
+    for (const auto& [name, value] : args.keywords) {
+      dict->set(Value::string(name), value, in.budget());
+    }
     values = make_dict(std::move(dict));
   }
   return same_kind(format, format_percent(format.text(), values, in.budget()));
@@ -214,9 +217,13 @@ Value filter_tojson(Interpreter& in, const Value& self, const Args& args) {
   return Value::string(to_json(self, style, in.budget()));
 }
 
+// Longer texts are no numbers: nothing that fits a value is spelled so.
+constexpr size_t kMaxNumberBytes = 1024;
+
 // Text as int() or float() reads it: surrounding white space goes.
 std::optional<double> parse_double(std::string_view text) {
   text = strip(text, {}, nullptr);
+  if (text.size() > kMaxNumberBytes) return std::nullopt;
   if (!text.empty() && text[0] == '+') text.remove_prefix(1);
   double value = 0;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -245,7 +252,7 @@ std::optional<int64_t> truncate_double(double value) {
   return static_cast<int64_t>(value);
 }
 
-Value filter_int(Interpreter&, const Value& self, const Args& args) {
+Value filter_int(Interpreter& in, const Value& self, const Args& args) {
   const BoundArgs bound("int", args, {"default", "base"});
   if (self.is_undefined()) self.raise_undefined();
   if (self.is_integral()) return Value::integer(self.as_int());
@@ -253,6 +260,7 @@ Value filter_int(Interpreter&, const Value& self, const Args& args) {
   if (self.is(Kind::kFloat)) result = truncate_double(self.as_double());
   if (self.is_string()) {
     const int64_t base = bound.integer(1, 10);
+    in.budget().scan(self.text().size() * 2);
     if (base < 2 || base > 36) raise(ErrorKind::kValueError, "int: base must be from 2 to 36");
     result = parse_integer(self.text(), static_cast<int>(base));
     if (!result) {
@@ -263,11 +271,12 @@ Value filter_int(Interpreter&, const Value& self, const Args& args) {
   return bound.get(0) == nullptr ? Value::integer(0) : *bound.get(0);
 }
 
-Value filter_float(Interpreter&, const Value& self, const Args& args) {
+Value filter_float(Interpreter& in, const Value& self, const Args& args) {
   const BoundArgs bound("float", args, {"default"});
   if (self.is_undefined()) self.raise_undefined();
   if (self.is_number()) return Value::number(self.as_double());
   if (self.is_string()) {
+    in.budget().scan(self.text().size());
     if (const auto number = parse_double(self.text())) return Value::number(*number);
   }
   return bound.get(0) == nullptr ? Value::number(0.0) : *bound.get(0);
@@ -307,10 +316,10 @@ Value filter_round(Interpreter&, const Value& self, const Args& args) {
   return Value::number(rounded);
 }
 
-Value filter_attr(Interpreter&, const Value& self, const Args& args) {
+Value filter_attr(Interpreter& in, const Value& self, const Args& args) {
   const BoundArgs bound("attr", args, {"name"}, 1);
   const bool only_items = self.is(Kind::kDict) && find_method(self, bound.text(0)) == nullptr;
-  if (!only_items) return get_attribute(self, *bound.get(0));
+  if (!only_items) return get_attribute(self, *bound.get(0), in.budget());
   return Value::undefined(str("'dict object' has no attribute ", quote(bound.text(0))));
 }
 

@@ -383,12 +383,10 @@ bool contains(const Value& container, const Value& item, Budget& budget) {
         raise_type_error(
             str("'in <string>' requires string as left operand, not ", type_name(item)));
       }
-      budget.scan(container.text().size() * 8);
+      budget.scan(container.text().size() * 2);
       return find_text(container.text(), item.text()) != std::string::npos;
-    case Kind::kDict: {
-      budget.steps();
-      return container.dict().find(item) != nullptr;
-    }
+    case Kind::kDict:
+      return container.dict().find(item, budget) != nullptr;
     case Kind::kSequence: {
       if (container.is_sequence(SequenceType::kGenerator)) {
         const ValueList items = iterate(container, budget);
@@ -428,7 +426,7 @@ Value get_item(const Value& object, const Value& key, Budget& budget) {
   if (object.is_undefined()) object.raise_undefined();
   if (object.is(Kind::kDict)) {
     const bool hashable = !key.is(Kind::kDict) && !key.is_sequence(SequenceType::kList);
-    const Value* value = hashable ? object.dict().find(key) : nullptr;
+    const Value* value = hashable ? object.dict().find(key, budget) : nullptr;
     if (value != nullptr) return *value;
   } else if (is_indexable(object) && key.is_integral()) {
     const int64_t length = length_of(object);
@@ -444,13 +442,13 @@ Value get_item(const Value& object, const Value& key, Budget& budget) {
   return has_value(value) ? value : missing_attribute(object, key.text());
 }
 
-Value get_attribute(const Value& object, const Value& name) {
+Value get_attribute(const Value& object, const Value& name, Budget& budget) {
   if (object.is_undefined()) object.raise_undefined();
   const std::string& text = name.text();
   Value value = builtin_attribute(object, text);
   if (has_value(value)) return value;
   if (object.is(Kind::kDict)) {
-    const Value* item = object.dict().find(std::string_view(text));
+    const Value* item = object.dict().find(name, budget);
     if (item != nullptr) return *item;
   }
   return missing_attribute(object, text);

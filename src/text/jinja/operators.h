@@ -21,7 +21,7 @@ Value slice_value(const Value& value, const Slice& slice, Budget& budget);
 // Items by key or index, then attributes: x[key]. Missing ones are undefined values.
 Value get_item(const Value& object, const Value& key, Budget& budget);
 // Attributes, then items: x.name.
-Value get_attribute(const Value& object, const Value& name);
+Value get_attribute(const Value& object, const Value& name, Budget& budget);
 int64_t length_of(const Value& value);  // raises TypeError where Python's len() does
 
 // A method of a builtin type, or null. Methods that would change their object are refused with

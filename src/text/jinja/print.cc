@@ -177,9 +177,11 @@ class JsonWriter {
         out_ += std::to_string(value.as_int());
         break;
       case Kind::kFloat:
+        budget_.call();
         out_ += json_float(value.as_double());
         break;
       case Kind::kString:
+        budget_.scan(value.text().size() * 3);
         append_json_string(out_, value.text(), style_.ensure_ascii);
         break;
       case Kind::kDict:

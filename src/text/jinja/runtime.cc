@@ -9,6 +9,20 @@
 #include "text/jinja/runtime_internal.h"
 
 namespace slipstream::jinja {
+namespace {
+
+// About what a variable holds; its nesting was bounded when it was parsed.
+uint64_t text_bytes(const Json& json) {
+  constexpr uint64_t kBytesPerValue = 16;
+  if (json.is_string()) return kBytesPerValue + json.get_ref<const std::string&>().size();
+  uint64_t bytes = kBytesPerValue;
+  if (json.is_structured()) {
+    for (const auto& [key, item] : json.items()) bytes += text_bytes(item);
+  }
+  return bytes;
+}
+
+}  // namespace
 
 Interpreter::Interpreter(const Program& program, const RenderOptions& options)
     : program_(program),
@@ -32,6 +46,7 @@ std::string Interpreter::run(const Json& variables) {
     if (variables.is_object()) {
       const auto it = variables.find(name);
       if (it != variables.end()) {
+        budget_.grant(text_bytes(*it));
         globals_[k] = Value::from_json(*it);
         continue;
       }
@@ -316,7 +331,7 @@ void Interpreter::bind_macro_params(const FunctionObject& macro, const Args& arg
     } else if (name == "caller" && stmt.uses_caller) {
       caller = value;
     } else if (stmt.uses_kwargs) {
-      extra->set(Value::string(name), value);
+      extra->set(Value::string(name), value, budget_);
     } else {
       raise_type_error(
           str("macro ", quote(macro.name), " takes no keyword argument ", quote(name)));

@@ -20,7 +20,7 @@ Value Interpreter::eval(const Expr& expr) {
     case ExprKind::kDict:
       return eval_dict(expr);
     case ExprKind::kGetAttr:
-      return get_attribute(eval(*expr.children[0]), expr.constant);
+      return get_attribute(eval(*expr.children[0]), expr.constant, budget_);
     case ExprKind::kGetItem:
       return eval_subscript(expr);
     case ExprKind::kCall:
@@ -79,7 +79,7 @@ Value Interpreter::eval_dict(const Expr& expr) {
   auto dict = std::make_shared<DictObject>();
   for (size_t k = 0; k + 1 < expr.children.size(); k += 2) {
     Value key = eval(*expr.children[k]);
-    dict->set(std::move(key), eval(*expr.children[k + 1]));
+    dict->set(std::move(key), eval(*expr.children[k + 1]), budget_);
   }
   return make_dict(std::move(dict));
 }
@@ -131,6 +131,7 @@ Args Interpreter::eval_arguments(const Expr& expr) {
 }
 
 Value Interpreter::eval_call(const Expr& expr) {
+  budget_.call();
   const Expr& callee_expr = *expr.children[0];
   if (callee_expr.kind == ExprKind::kGetAttr) {
     // The usual "object.method(...)" needs no bound method in between.
@@ -138,7 +139,7 @@ Value Interpreter::eval_call(const Expr& expr) {
     const NativeFunction method =
         object.is_undefined() ? nullptr : find_method(object, callee_expr.name);
     if (method != nullptr) return method(*this, object, eval_arguments(expr));
-    const Value callee = get_attribute(object, callee_expr.constant);
+    const Value callee = get_attribute(object, callee_expr.constant, budget_);
     return call(callee, eval_arguments(expr));
   }
   const Value callee = eval(callee_expr);
@@ -161,6 +162,7 @@ Value Interpreter::apply_filter(const Expr& expr, const Value& input) {
   if (expr.filter == nullptr) {
     raise(ErrorKind::kRuntimeError, str("No filter named ", quote(expr.name), " found."));
   }
+  budget_.call();
   return expr.filter(*this, input, eval_arguments(expr));
 }
 

@@ -24,6 +24,9 @@ class AttributePath {
       parts_.push_back(*attribute);
       return;
     }
+    const auto num_dots = std::count(attribute->text().begin(), attribute->text().end(), '.');
+    budget.produce(attribute->text().size() * 2);
+    budget.produce(static_cast<uint64_t>(num_dots) * (sizeof(Value) + sizeof(StringObject)));
     for (const std::string& part : slipstream::split(attribute->text(), '.')) {
       const bool number = !part.empty() && part.size() < 10 &&
                           part.find_first_not_of("0123456789") == std::string::npos;
@@ -59,6 +62,9 @@ ValueList sort_keys(const ValueList& items, const Value* attribute, bool case_se
                     Budget& budget) {
   std::vector<AttributePath> paths;
   if (attribute != nullptr && attribute->is_string()) {
+    const auto num_dots = std::count(attribute->text().begin(), attribute->text().end(), '.');
+    budget.produce(attribute->text().size() * 2);
+    budget.produce(static_cast<uint64_t>(num_dots) * (sizeof(Value) + sizeof(StringObject)));
     for (const std::string& part : slipstream::split(attribute->text(), ',')) {
       const Value name = Value::string(part);
       paths.emplace_back(&name, budget);
@@ -286,8 +292,8 @@ Value filter_unique(Interpreter& in, const Value& self, const Args& args) {
   for (const Value& item : iterate(self, in.budget())) {
     Value key = ignore_case(path.get(item), bound.truthy(0, false), in.budget());
     in.budget().produce(2 * sizeof(Value));
-    if (seen.find(key) != nullptr) continue;
-    seen.set(std::move(key), Value::none());
+    if (seen.find(key, in.budget()) != nullptr) continue;
+    seen.set(std::move(key), Value::none(), in.budget());
     out.push_back(item);
   }
   return generator("do_unique", std::move(out));

@@ -119,6 +119,7 @@ std::string format_integer(const Spec& spec, int64_t value, Budget& budget) {
 std::string format_float(const Spec& spec, double value, Budget& budget) {
   const bool negative = std::signbit(value) && !std::isnan(value);
   const double magnitude = std::fabs(value);
+  budget.call();
   budget.produce(512);
   std::string body;
   if (spec.type == '\0' && spec.precision < 0) {
@@ -220,9 +221,9 @@ class PercentArguments {
   }
   Value named(const std::string& name) {
     if (!args_.is(Kind::kDict)) raise_type_error("format requires a mapping");
-    budget_.steps();
+    budget_.produce(name.size());
     position_ = items_.size();
-    const Value* value = args_.dict().find(std::string_view(name));
+    const Value* value = args_.dict().find(Value::string(name), budget_);
     if (value == nullptr) raise(ErrorKind::kKeyError, str("'", name, "'"));
     return *value;
   }
@@ -315,7 +316,7 @@ class FieldResolver {
       if (end == std::string_view::npos || end == begin)
         bad_format("Empty attribute in format string");
       const std::string name(field.substr(begin, end - begin));
-      value = attribute ? get_attribute(value, Value::string(name))
+      value = attribute ? get_attribute(value, Value::string(name), budget_)
                         : get_item(value, key_of(name), budget_);
       pos = attribute ? end : end + 1;
     }

@@ -25,21 +25,22 @@ Value strip_sides(const char* name, const Value& self, const Args& args, StripSi
 }
 
 Value method_strip(Interpreter& in, const Value& self, const Args& args) {
-  in.budget().scan(self.text().size());
+  in.budget().scan(self.text().size() * 3);
   return strip_sides("strip", self, args, {});
 }
 Value method_lstrip(Interpreter& in, const Value& self, const Args& args) {
-  in.budget().scan(self.text().size());
+  in.budget().scan(self.text().size() * 3);
   return strip_sides("lstrip", self, args, {.left = true, .right = false});
 }
 Value method_rstrip(Interpreter& in, const Value& self, const Args& args) {
-  in.budget().scan(self.text().size());
+  in.budget().scan(self.text().size() * 3);
   return strip_sides("rstrip", self, args, {.left = false, .right = true});
 }
 
 template <std::string (*kMap)(std::string_view)>
 Value method_map(Interpreter& in, const Value& self, const Args& args) {
   const BoundArgs bound("str method", args, {});
+  in.budget().scan(self.text().size() * 3);
   in.budget().produce(self.text().size() * 4);
   return same_kind(self, kMap(self.text()));
 }

@@ -42,8 +42,7 @@ bool is_nan(const Value& value) { return value.is(Kind::kFloat) && std::isnan(va
 bool equal_dicts(const DictObject& a, const DictObject& b, Budget& budget) {
   if (a.entries.size() != b.entries.size()) return false;
   for (const auto& [key, value] : a.entries) {
-    budget.steps();
-    const Value* other = b.find(key);
+    const Value* other = b.find(key, budget);
     if (other == nullptr || !equal(value, *other, budget)) return false;
   }
   return true;
@@ -60,7 +59,7 @@ bool has_identity_equality(SequenceType type) {
   return type == SequenceType::kGenerator || type == SequenceType::kDictValues;
 }
 
-uint64_t hash_nested(const Value& value, int level);
+uint64_t hash_nested(const Value& value, int level, Budget& budget);
 
 uint64_t mix(uint64_t seed, uint64_t value) {
   return (seed ^ value) * 0x9E3779B97F4A7C15ull + (seed >> 29);
@@ -193,7 +192,9 @@ Value Value::from_json(const Json& json) {
     case Json::value_t::object: {
       auto dict = std::make_shared<DictObject>();
       dict->entries.reserve(json.size());
-      for (const auto& [key, item] : json.items()) dict->set(string(key), from_json(item));
+      // Keys are JSON's own, so their number and size are already bounded.
+      Budget budget({.max_steps = UINT64_MAX});
+      for (const auto& [key, item] : json.items()) dict->set(string(key), from_json(item), budget);
       return make_dict(std::move(dict));
     }
     default:
@@ -256,56 +257,37 @@ void Value::raise_undefined() const {
   raise(object->kind, object->message);
 }
 
-const Value* DictObject::find(const Value& key) const {
-  if (key.is_string()) return find(std::string_view(key.text()));
-  RenderLimits limits;
-  limits.max_steps = 100'000;  // keys are scalars or small tuples; anything else is an attack
-  Budget budget(limits);
-  const uint64_t hash = hash_value(key);
+const Value* DictObject::find(const Value& key, Budget& budget) const {
+  budget.steps();
   if (index.empty()) {
+    if (!key.is_string()) hash_value(key, budget);  // only to refuse what cannot be hashed
     for (const auto& [other, value] : entries) {
-      if (!other.is_string() && hash_value(other) == hash && equal(other, key, budget)) {
-        return &value;
-      }
+      if (equal(other, key, budget)) return &value;
     }
     return nullptr;
   }
-  const auto [begin, end] = index.equal_range(hash);
+  const auto [begin, end] = index.equal_range(hash_value(key, budget));
   for (auto it = begin; it != end; ++it) {
     if (equal(entries[it->second].first, key, budget)) return &entries[it->second].second;
   }
   return nullptr;
 }
 
-const Value* DictObject::find(std::string_view key) const {
-  if (index.empty()) {
-    for (const auto& [other, value] : entries) {
-      if (other.is_string() && other.text() == key) return &value;
-    }
-    return nullptr;
-  }
-  const auto [begin, end] = index.equal_range(std::hash<std::string_view>{}(key));
-  for (auto it = begin; it != end; ++it) {
-    const auto& [other, value] = entries[it->second];
-    if (other.is_string() && other.text() == key) return &value;
-  }
-  return nullptr;
-}
-
-void DictObject::set(Value key, Value value) {
+void DictObject::set(Value key, Value value, Budget& budget) {
   constexpr size_t kIndexFrom = 12;
   nest(*this, key);
   nest(*this, value);
-  if (const Value* existing = find(key)) {
+  if (const Value* existing = find(key, budget)) {
     *const_cast<Value*>(existing) = std::move(value);  // find() is const, the entry is ours
     return;
   }
-  const uint64_t hash = hash_value(key);
   entries.emplace_back(std::move(key), std::move(value));
   if (!index.empty()) {
-    index.emplace(hash, entries.size() - 1);
+    index.emplace(hash_value(entries.back().first, budget), entries.size() - 1);
   } else if (entries.size() >= kIndexFrom) {
-    for (size_t k = 0; k < entries.size(); ++k) index.emplace(hash_value(entries[k].first), k);
+    for (size_t k = 0; k < entries.size(); ++k) {
+      index.emplace(hash_value(entries[k].first, budget), k);
+    }
   }
 }
 
@@ -414,12 +396,13 @@ bool equal(const Value& a, const Value& b, Budget& budget) {
   }
 }
 
-uint64_t hash_value(const Value& value) { return hash_nested(value, 0); }
+uint64_t hash_value(const Value& value, Budget& budget) { return hash_nested(value, 0, budget); }
 
 namespace {
 
 // Tuples that share parts can be exponentially large when walked, so only two levels count.
-uint64_t hash_nested(const Value& value, int level) {
+uint64_t hash_nested(const Value& value, int level, Budget& budget) {
+  budget.steps();
   switch (value.kind()) {
     case Kind::kUndefined:
       return 0x51;
@@ -439,13 +422,15 @@ uint64_t hash_nested(const Value& value, int level) {
       return mix(2, bits);
     }
     case Kind::kString:
+      budget.scan(value.text().size());
       return std::hash<std::string_view>{}(value.text());
     case Kind::kSequence: {
       const SequenceObject& sequence = value.sequence_object();
       if (sequence.type == SequenceType::kTuple || sequence.type == SequenceType::kGroup) {
         uint64_t hash = 3;
         if (level >= 2) return hash;
-        for (const Value& item : sequence.items) hash = mix(hash, hash_nested(item, level + 1));
+        for (const Value& item : sequence.items)
+          hash = mix(hash, hash_nested(item, level + 1, budget));
         return hash;
       }
       if (sequence.type == SequenceType::kGenerator) break;

@@ -154,9 +154,9 @@ struct DictObject : Object {
   std::vector<std::pair<Value, Value>> entries;
   std::unordered_multimap<uint64_t, size_t> index;
 
-  const Value* find(const Value& key) const;
-  const Value* find(std::string_view key) const;
-  void set(Value key, Value value);  // raises for an unhashable key
+  // Both raise for an unhashable key.
+  const Value* find(const Value& key, Budget& budget) const;
+  void set(Value key, Value value, Budget& budget);
 };
 
 Value make_dict(std::shared_ptr<DictObject> dict);
@@ -204,7 +204,7 @@ struct FunctionObject : Object {
 std::string type_name(const Value& value);
 
 bool equal(const Value& a, const Value& b, Budget& budget);
-uint64_t hash_value(const Value& value);  // raises TypeError for lists and dicts
+uint64_t hash_value(const Value& value, Budget& budget);  // raises TypeError for lists and dicts
 // <0, 0, >0 as a is before, equal to, after b; raises TypeError with `op` for unordered types.
 int compare(const Value& a, const Value& b, const char* op, Budget& budget);
 
