@@ -11,6 +11,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "base/machine.h"
 #include "base/strings.h"
 #include "bench/build_info.h"
 
@@ -30,12 +31,6 @@ std::string proc_value(const char* path, const std::string& key) {
   return "";
 }
 
-int64_t memory_bytes() {
-  const int64_t pages = ::sysconf(_SC_PHYS_PAGES);
-  const int64_t page_bytes = ::sysconf(_SC_PAGESIZE);
-  return pages > 0 && page_bytes > 0 ? pages * page_bytes : 0;
-}
-
 Json host_json(int cores_used) {
   utsname system{};
   const bool known = ::uname(&system) == 0;
@@ -44,7 +39,7 @@ Json host_json(int cores_used) {
   return Json{{"cpu", cpu},
               {"cores", ::sysconf(_SC_NPROCESSORS_ONLN)},
               {"cores_used", cores_used},
-              {"memory_bytes", memory_bytes()},
+              {"memory_bytes", physical_memory_bytes()},
               {"kernel", known ? static_cast<const char*>(system.release) : ""},
               {"gpus", Json::array()},
               {"driver", nullptr},

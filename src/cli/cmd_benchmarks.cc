@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "base/machine.h"
 #include "base/strings.h"
 #include "bench/decode.h"
 #include "bench/distribution.h"
@@ -210,7 +211,7 @@ class BenchLimitsCommand : public Command {
     RoofOptions roof;
     roof.cpu_isa = shared_.engine.cpu_isa;
     roof.num_threads =
-        shared_.engine.num_threads > 0 ? shared_.engine.num_threads : num_usable_cores();
+        shared_.engine.num_threads > 0 ? shared_.engine.num_threads : available_cores();
     RecordHead head;
     head.kind = "limits";
     head.config = Json{{"bytes", bytes_}, {"cpu_isa", roof.cpu_isa}};

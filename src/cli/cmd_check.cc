@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "base/machine.h"
 #include "base/strings.h"
 #include "base/thread_pool.h"
 #include "bench/roof.h"
@@ -48,7 +49,7 @@ std::vector<Flag> device_flags(SharedOptions& shared) {
 }
 
 int num_threads(const SharedOptions& shared) {
-  return shared.engine.num_threads > 0 ? shared.engine.num_threads : num_usable_cores();
+  return shared.engine.num_threads > 0 ? shared.engine.num_threads : available_cores();
 }
 
 int exit_code(int64_t num_failed) { return num_failed == 0 ? 0 : 1; }

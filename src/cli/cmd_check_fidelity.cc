@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "base/machine.h"
 #include "base/mmap_file.h"
 #include "base/strings.h"
 #include "bench/fidelity.h"
@@ -222,7 +223,7 @@ Result<int> CheckFidelityCommand::run() {
   options.model = model.path;
   options.cpu_isa = shared_.engine.cpu_isa;
   options.num_threads =
-      shared_.engine.num_threads > 0 ? shared_.engine.num_threads : num_usable_cores();
+      shared_.engine.num_threads > 0 ? shared_.engine.num_threads : available_cores();
   options.max_context = window_;
   for (const std::vector<int32_t>& prompt : prompts) {
     options.max_context =

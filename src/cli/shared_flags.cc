@@ -1,12 +1,11 @@
 #include "cli/shared_flags.h"
 
-#include <sched.h>
-
 #include <array>
 #include <memory>
 #include <utility>
 
 #include "base/log.h"
+#include "base/machine.h"
 #include "base/strings.h"
 #include "cli/environment.h"
 
@@ -51,7 +50,7 @@ Status set_device(SharedOptions& options, const std::string& value) {
 Status set_threads(SharedOptions& options, const std::string& value) {
   const Result<int64_t> number = parse_int(value);
   if (!number.ok()) return number.status().in(str("--threads ", quote(value)));
-  const int num_cores = num_usable_cores();
+  const int num_cores = available_cores();
   if (number.value() < 0 || number.value() > num_cores) {
     return bad_usage(str("--threads ", quote(value), ": this process may use ", num_cores,
                          num_cores == 1 ? " core" : " cores", "; give 1 to ", num_cores,
@@ -137,13 +136,6 @@ std::vector<Flag> limit_flags(SharedOptions& o) {
 }
 
 }  // namespace
-
-int num_usable_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return CPU_COUNT(&set) > 0 ? CPU_COUNT(&set) : 1;
-}
 
 Flag model_flag(SharedOptions& options) {
   return {{"model", "m", "MODEL", "the model list's default",

@@ -30,7 +30,4 @@ std::vector<Flag> log_flags();
 // Applies SLIPSTREAM_LOG; call before the flags are set.
 Status init_log_from_environment();
 
-// Cores this process may run on.
-int num_usable_cores();
-
 }  // namespace slipstream

@@ -20,9 +20,4 @@ struct ResolvedOptions {
 
 Result<ResolvedOptions> resolve_options(const EngineOptions& options);
 
-// Cores this process may run on.
-int available_cores();
-// Memory of the machine or of the container, whichever is smaller.
-int64_t physical_memory_bytes();
-
 }  // namespace slipstream

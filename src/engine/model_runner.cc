@@ -7,6 +7,7 @@
 
 #include "base/checked_math.h"
 #include "base/log.h"
+#include "base/machine.h"
 #include "base/mmap_file.h"
 #include "base/strings.h"
 #include "engine/engine_options.h"

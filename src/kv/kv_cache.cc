@@ -1,9 +1,11 @@
 #include "kv/kv_cache.h"
 
 #include <new>
+#include <string>
 #include <utility>
 
 #include "base/checked_math.h"
+#include "base/machine.h"
 
 namespace slipstream {
 
@@ -16,7 +18,14 @@ Result<KVCache> KVCache::create(const KVGroupSpec& spec, int64_t num_blocks) {
   const auto layer_bytes = checked_mul(layer_block_bytes, static_cast<uint64_t>(num_blocks));
   const auto total_bytes =
       layer_bytes ? checked_mul(*layer_bytes, static_cast<uint64_t>(spec.num_layers)) : layer_bytes;
-  if (!total_bytes) return does_not_fit(str("the KV cache of ", num_blocks, " blocks overflows"));
+  // Asked first: the system would promise more than it has and end the process on the first touch.
+  const auto free_bytes = static_cast<uint64_t>(physical_memory_bytes());
+  if (!total_bytes || *total_bytes > free_bytes) {
+    return does_not_fit(str("the KV cache of ", num_blocks, " blocks needs ",
+                            total_bytes ? std::to_string(*total_bytes) : "more than 2^64",
+                            " bytes and the machine has ", free_bytes,
+                            ": lower kv_cache_bytes or max_model_len"));
+  }
 
   // Large allocations come straight from the kernel and stay untouched here, so a page costs
   // memory only when a sequence first writes to it.
