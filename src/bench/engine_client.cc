@@ -2,18 +2,14 @@
 
 #include <utility>
 
+#include "base/clock.h"
+
 namespace slipstream {
 namespace {
 
 constexpr int64_t kLookAroundMs = 50;
 
 }  // namespace
-
-int64_t steady_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 double roof_tok_s(const ModelInfo& model, double num_positions, double read_gb_s) {
   const double bytes = static_cast<double>(model.bytes_per_token) +
@@ -58,7 +54,7 @@ void append_event(const TokenEvent& event, Generation& generation) {
 
 Result<std::unique_ptr<EngineClient>> EngineClient::open(const EngineOptions& options) {
   std::unique_ptr<EngineClient> client(new EngineClient());
-  const int64_t started_ns = steady_ns();
+  const int64_t started_ns = steady_now_ns();
   Result<std::unique_ptr<Engine>> engine =
       Engine::open(options, [raw = client.get()](std::span<const TokenEvent> events) {
         const std::lock_guard lock(raw->mutex_);
@@ -67,7 +63,7 @@ Result<std::unique_ptr<EngineClient>> EngineClient::open(const EngineOptions& op
       });
   if (!engine.ok()) return engine.status();
   client->engine_ = std::move(engine).value();
-  client->load_s_ = static_cast<double>(steady_ns() - started_ns) / 1e9;
+  client->load_s_ = static_cast<double>(steady_now_ns() - started_ns) / 1e9;
   return client;
 }
 
@@ -88,7 +84,7 @@ void EngineClient::wake() {
 Result<Generation> EngineClient::generate(const Request& request, const GenerateHooks& hooks) {
   Generation generation;
   generation.num_prompt_tokens = static_cast<int64_t>(request.prompt_token_ids.size());
-  generation.submitted_ns = steady_ns();
+  generation.submitted_ns = steady_now_ns();
   SLIPSTREAM_ASSIGN_OR_RETURN(const RequestId id, engine_->submit(request));
   bool cancelled = false;
   while (generation.finish == FinishReason::kNone) {

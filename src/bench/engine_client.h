@@ -74,9 +74,6 @@ class EngineClient {
 // Adds one event to the generation it belongs to.
 void append_event(const TokenEvent& event, Generation& generation);
 
-// Nanoseconds of the clock that TokenEvent::time_ns uses.
-int64_t steady_ns();
-
 // Tokens per second at which decode would run if every weight byte and `num_positions` positions
 // of KV were read once per token at `read_gb_s`.
 double roof_tok_s(const ModelInfo& model, double num_positions, double read_gb_s);

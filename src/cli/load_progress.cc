@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/clock.h"
 #include "base/strings.h"
 #include "bench/engine_client.h"
 #include "cli/line_io.h"
@@ -21,7 +22,7 @@ constexpr int kBarWidth = 28;
 LoadProgress::LoadProgress() : is_terminal_(::isatty(STDERR_FILENO) == 1) {}
 
 void LoadProgress::update(const LoadProgressEvent& event) {
-  const int64_t now_ns = steady_ns();
+  const int64_t now_ns = steady_now_ns();
   if (event.stage != stage_) {
     finish();
     stage_ = event.stage;

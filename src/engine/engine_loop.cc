@@ -1,23 +1,17 @@
 #include "engine/engine_loop.h"
 
 #include <algorithm>
-#include <chrono>
 #include <random>
 #include <span>
 #include <utility>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/strings.h"
 #include "engine/step_batch.h"
 
 namespace slipstream {
 namespace {
-
-int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 uint64_t first_seed(uint64_t seed) {
   if (seed != 0) return seed;
@@ -194,7 +188,7 @@ void EngineLoop::add_events(Mail& mail) {
 }
 
 void EngineLoop::step() {
-  const SchedulerOutput output = schedule(state_, scheduler_events_, now_ns());
+  const SchedulerOutput output = schedule(state_, scheduler_events_, steady_now_ns());
   scheduler_events_.clear();
   for (const RequestId id : output.cancelled) {
     emit(requests_.at(id)->end(FinishReason::kAbort, {}));
@@ -298,7 +292,7 @@ void EngineLoop::emit(TokenEvent event) { events_.push_back(std::move(event)); }
 
 // Gives the step's events to the sink, and its counts to whoever asks.
 void EngineLoop::publish(const SchedulerOutput& output) {
-  const int64_t ended_ns = now_ns();
+  const int64_t ended_ns = steady_now_ns();
   int64_t num_ended = 0;
   int64_t num_generated = 0;
   int64_t num_prompt_tokens = 0;

@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/mmap_file.h"
 #include "base/strings.h"
+#include "base/temp_folder_for_test.h"
 #include "text/known_patterns.h"
 #include "text/pretokenize.h"
 #include "text/tokenizer.h"
@@ -22,28 +23,12 @@ namespace fs = std::filesystem;
 
 const std::string kShared = SLIPSTREAM_SOURCE_DIR "/../shared";
 
-// A folder that is removed at the end of the test.
-class TempFolder {
- public:
-  TempFolder() {
-    std::string pattern = (fs::temp_directory_path() / "slipstream-text-XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~TempFolder() { fs::remove_all(path_); }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-  const fs::path& path() const { return path_; }
-
-  // Unpacks `source` as `name` in this folder.
-  std::string gunzip(const std::string& source, const std::string& name) const {
-    const std::string out = (path_ / name).string();
-    EXPECT_EQ(std::system(str("gzip -dc '", source, "' > '", out, "'").c_str()), 0) << source;
-    return out;
-  }
-
- private:
-  fs::path path_;
-};
+// `source` unpacked as `name` in `folder`.
+std::string gunzip(const TempFolder& folder, const std::string& source, const std::string& name) {
+  const std::string out = (folder / name).string();
+  EXPECT_EQ(std::system(str("gzip -dc '", source, "' > '", out, "'").c_str()), 0) << source;
+  return out;
+}
 
 Json read_json(const std::string& path) {
   std::ifstream file(path);
@@ -72,8 +57,8 @@ TEST(Golden, HuggingFaceFolders) {
   if (!fs::exists(kShared + "/tokenizers/golden.json")) GTEST_SKIP() << "../shared is not there";
   for (const std::string name : {"llama3", "qwen3"}) {
     const TempFolder folder;
-    folder.gunzip(kShared + "/tokenizers/" + name + "/tokenizer.json.gz", "tokenizer.json");
-    expect_golden(name, folder.path().string());
+    gunzip(folder, kShared + "/tokenizers/" + name + "/tokenizer.json.gz", "tokenizer.json");
+    expect_golden(name, folder.path());
   }
   for (const std::string name : {"stories260K", "babyllama105"}) {
     expect_golden(name, kShared + "/models/" + name + "/hf");
@@ -107,7 +92,7 @@ TEST(Golden, GgufVocabularies) {
   for (const std::string name : {"gpt-2", "llama-bpe", "llama-spm", "qwen2"}) {
     const std::string base = kShared + "/tokenizers/ggml-vocab-" + name + ".gguf";
     const TempFolder folder;
-    const auto tokenizer = Tokenizer::load(folder.gunzip(base + ".gz", "vocab.gguf"));
+    const auto tokenizer = Tokenizer::load(gunzip(folder, base + ".gz", "vocab.gguf"));
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
     expect_ggml_ids(name, *tokenizer.value());
   }
@@ -117,9 +102,9 @@ TEST(Golden, VocabJsonWithMergesTxt) {
   const std::string source = kShared + "/tokenizers/gpt2/";
   if (!fs::exists(source)) GTEST_SKIP() << "../shared is not there";
   const TempFolder folder;
-  folder.gunzip(source + "merges.txt.gz", "merges.txt");
-  const std::string vocab = folder.gunzip(source + "vocab.json.gz", "vocab.json");
-  for (const std::string& path : {folder.path().string(), vocab}) {
+  gunzip(folder, source + "merges.txt.gz", "merges.txt");
+  const std::string vocab = gunzip(folder, source + "vocab.json.gz", "vocab.json");
+  for (const std::string& path : {folder.path(), vocab}) {
     const auto tokenizer = Tokenizer::load(path);
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
     EXPECT_EQ(tokenizer.value()->vocab_size(), 50257);

@@ -7,35 +7,30 @@
 #include <string>
 #include <vector>
 
+#include "base/temp_folder_for_test.h"
 #include "text/tokenizer.h"
 
 namespace slipstream {
 namespace {
 
-namespace fs = std::filesystem;
 using Ids = std::vector<int32_t>;
 
 // A folder with a vocab.json and merges.txt of three letters.
 class VocabFolder : public testing::Test {
  protected:
   VocabFolder() {
-    std::string pattern = (fs::temp_directory_path() / "slipstream-load-XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
     write("vocab.json", R"({"a":0,"b":1,"c":2,"ab":3,"<s>":4})");
     write("merges.txt", "#version: 0.2\na b\n");
   }
-  ~VocabFolder() override { fs::remove_all(path_); }
 
-  void write(const std::string& name, const std::string& text) {
-    std::ofstream(path_ / name) << text;
-  }
-  Result<std::shared_ptr<const Tokenizer>> load() const { return Tokenizer::load(path_.string()); }
+  void write(const std::string& name, const std::string& text) { folder_.write(name, text); }
+  Result<std::shared_ptr<const Tokenizer>> load() const { return Tokenizer::load(folder_.path()); }
   std::string load_error() const {
     const auto tokenizer = load();
     return tokenizer.ok() ? "" : tokenizer.status().message();
   }
 
-  fs::path path_;
+  TempFolder folder_;
 };
 
 TEST_F(VocabFolder, MergesFollowTheFile) {
@@ -69,7 +64,7 @@ TEST_F(VocabFolder, BrokenAddedTokensAreRefusedByName) {
     write("added_tokens.json", text);
     EXPECT_NE(load_error().find(part), std::string::npos) << text << ": " << load_error();
   }
-  fs::remove(path_ / "added_tokens.json");
+  std::filesystem::remove(folder_ / "added_tokens.json");
   for (const char* decoder : {"[]", R"({"x": {"content": "<x>"}})", R"({"5": "<x>"})",
                               R"({"5": {"content": 1}})", R"({"5": {"special": "yes"}})"}) {
     write("tokenizer_config.json", std::string(R"({"added_tokens_decoder": )") + decoder + "}");
