@@ -7,6 +7,7 @@
 // thread, once per step with all events of that step; it must not block and must not call back.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -50,7 +51,13 @@ struct EngineStats {
   int64_t num_prompt_tokens = 0;
   int64_t num_generated_tokens = 0;
   int64_t kv_blocks_total = 0;
-  int64_t kv_blocks_used = 0;
+  int64_t kv_blocks_used = 0;        // by requests; cached blocks without a request are free
+  int64_t kv_blocks_cached = 0;      // holding a prefix that a later request may share
+  int64_t prefix_cache_queries = 0;  // prompt tokens looked up, preemptions not counted again
+  int64_t prefix_cache_hits = 0;     // and found
+  int64_t step_started_ns = 0;       // steady clock; 0: no step is running
+  // Steps by tokens computed: bucket i counts steps of at most 2^i tokens and more than 2^(i-1).
+  std::array<int64_t, 16> step_tokens_histogram{};
 };
 
 class Engine {
@@ -59,8 +66,8 @@ class Engine {
   static Result<std::unique_ptr<Engine>> open(const EngineOptions& options, EventSink sink);
   virtual ~Engine() = default;
 
-  // Checks the request and queues it. Refusals (bad parameters, too long, queue full) come back
-  // here and produce no event.
+  // Checks the request and queues it. Refusals come back here and produce no event: bad_usage for
+  // what can never run (parameters, length), failed when the queue is full.
   virtual Result<RequestId> submit(Request request) = 0;
 
   // Ends a request within one step: its last event has FinishReason::kAbort. Unknown or finished

@@ -19,7 +19,10 @@ struct EngineOptions {
   int num_threads = 0;               // CPU threads; 0 = all cores of this process
   std::string cpu_isa = "auto";      // auto, ref, avx2, avx512: the kernels of the CPU backend
   std::string load_format = "auto";  // auto, dummy (seeded random weights from config.json alone)
-  std::string executor = "auto";     // auto, eager
+  std::string executor = "auto";     // auto, eager; fake: no model is computed (load tests)
+  int64_t fake_step_us = 0;          // executor fake: the shortest time from step to step
+  bool enable_prefix_caching = true;
+  bool one_ahead = true;                // prepare the next step while one runs
   std::string kv_cache_dtype = "auto";  // auto = f16 on the CPU; f16, f32
   bool skip_tokenizer_init = false;     // ids in, ids out
   int64_t max_model_len = 0;            // tokens of one sequence; 0 = the model's own limit, as far

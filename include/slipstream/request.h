@@ -21,6 +21,9 @@ struct SamplingParams {
   float frequency_penalty = 0.0f;   // [-2, 2]; subtracted per occurrence
   std::optional<uint64_t> seed;     // none: drawn and reported in the first event
   std::vector<std::pair<int32_t, float>> logit_bias;  // added to the logits, [-100, 100]
+  std::vector<int32_t> allowed_token_ids;             // none: all
+  std::vector<std::vector<int32_t>> bad_token_ids;    // sequences that never appear in the answer
+  uint32_t choice_idx = 0;  // choices of one call share the seed and differ in this
 
   std::optional<int64_t> max_tokens;  // none: the rest of the context
   int64_t min_tokens = 0;             // stop tokens and strings are ignored before this many
@@ -38,10 +41,15 @@ struct Request {
   std::vector<int32_t> prompt_token_ids;
   SamplingParams sampling;
   int32_t priority = 0;  // lower runs first
+  // Only requests with the same salt share cached prefixes.
+  std::string cache_salt;
+  // On the steady clock (base/clock.h); 0: none. An unfinished request then ends with kDeadline.
+  int64_t deadline_ns = 0;
 };
 
-enum class FinishReason : uint8_t { kNone, kStop, kLength, kAbort, kError };
-const char* finish_reason_name(FinishReason reason);  // "stop", "length", "abort", "error"
+enum class FinishReason : uint8_t { kNone, kStop, kLength, kAbort, kError, kDeadline };
+// "stop", "length", "abort", "error", "deadline"
+const char* finish_reason_name(FinishReason reason);
 
 struct TokenLogprobs {
   int32_t id = 0;
@@ -63,6 +71,8 @@ struct TokenEvent {
   // On the first event only:
   bool first = false;
   uint64_t seed = 0;
+  int64_t num_cached_tokens = 0;               // of the prompt, taken from the prefix cache
+  int64_t scheduled_ns = 0;                    // when its first step began; 0: it never ran
   std::vector<TokenLogprobs> prompt_logprobs;  // [num_prompt_tokens - 1], from position 1
 };
 
