@@ -7,6 +7,8 @@
 
 namespace slipstream {
 
+class TraceWriter;  // base/trace.h
+
 struct LoadProgressEvent {
   std::string stage;  // "weights"
   int64_t done_bytes = 0;
@@ -35,6 +37,7 @@ struct EngineOptions {
   int32_t max_logprobs = 20;             // largest `logprobs` a request may ask
   uint64_t seed = 0;  // of requests that bring none (0 = from the system) and dummy weights
   std::function<void(const LoadProgressEvent&)> on_progress;
+  TraceWriter* trace = nullptr;  // gets the engine thread's ranges; must outlive the engine
 };
 
 }  // namespace slipstream
