@@ -14,7 +14,8 @@
 
 namespace slipstream {
 
-struct ApiKey;  // server/auth.h
+struct ApiKey;      // server/auth.h
+struct CallRecord;  // server/access_log.h
 
 using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
 
@@ -63,6 +64,9 @@ class ResponseWriter {
   // Called at most once, and never after send() or end(). The writer must not be used then, except
   // with kShutdown, after which a last write() and end() may tell the client.
   virtual void on_close(std::function<void(CloseReason)> callback) = 0;
+  // What a generating call adds to the request's line in the access log. Before send() or end(), or
+  // inside the on_close callback.
+  virtual void note(const CallRecord& record) { static_cast<void>(record); }
 };
 
 using Handler = std::function<void(HttpRequest, std::shared_ptr<ResponseWriter>)>;
