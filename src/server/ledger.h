@@ -1,8 +1,9 @@
 // Ledger: what every finished request used, per key, in SQLite (WAL).
 //
-// A row is committed before the client gets the last byte, so a crash loses at most the requests
-// in flight. Checkpoints, which may wait for the disk, run on a thread of the ledger's own.
-// One thread calls the methods; another process may read the same file.
+// A row is committed before the client gets the last byte, so a crash or SIGKILL loses at most the
+// requests in flight; a power cut, at most the last seconds. Checkpoints, which may wait for the
+// disk, run on a thread of the ledger's own. One thread calls the methods; other processes may
+// read or write the same file.
 #pragma once
 
 #include <cstdint>
@@ -51,7 +52,8 @@ class Ledger {
   static Result<std::unique_ptr<Ledger>> open_read_only(const std::string& path);
   virtual ~Ledger() = default;
 
-  // One transaction.
+  // One transaction. After a failure (disk full, the file is locked) the entries wait in memory, up
+  // to a limit, and later calls write them: do not record them again. Never waits long.
   virtual Status record(std::span<const LedgerEntry> entries) = 0;
   // Per key and model, sorted.
   virtual Result<std::vector<UsageRow>> usage(const UsageQuery& query) = 0;
