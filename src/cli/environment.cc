@@ -19,6 +19,11 @@ std::string cache_home() {
   return user_home ? *user_home + "/.cache/slipstream" : "";
 }
 
+std::string default_usage_db() {
+  const std::string home = cache_home();
+  return home.empty() ? "" : home + "/usage.db";
+}
+
 std::optional<std::string> log_level_from_environment() { return variable("SLIPSTREAM_LOG"); }
 
 }  // namespace slipstream

@@ -8,6 +8,8 @@ namespace slipstream {
 
 // $SLIPSTREAM_HOME, else ~/.cache/slipstream; empty when there is no home folder either.
 std::string cache_home();
+// Where `serve` counts tokens and `usage` reads them; empty like cache_home().
+std::string default_usage_db();
 // $SLIPSTREAM_LOG: a log level; none when unset or empty.
 std::optional<std::string> log_level_from_environment();
 

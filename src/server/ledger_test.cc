@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <map>
 #include <random>
+#include <string>
 #include <tuple>
 
 #include "base/temp_folder_for_test.h"
@@ -289,7 +290,8 @@ TEST(Ledger, ReadingMakesNoFileAndWritesNoRow) {
 TEST(Ledger, TheNamesOfKeysMayBeAnyText) {
   const TempFolder folder;
   auto ledger = Ledger::open((folder / "usage.db").string()).value();
-  const std::string key("it's a \"key\"\0; DROP TABLE requests; \xFF", 40);
+  using std::string_literals::operator""s;
+  const std::string key = "it's a \"key\"\0; DROP TABLE requests; \xFF"s;
   const LedgerEntry entry = entry_at(1, key, 1, 1);
   ASSERT_TRUE(ledger->record({&entry, 1}).ok());
   const std::vector<UsageRow> rows = usage_of(*ledger, {.key_label = key, .only_key = true});
