@@ -1,0 +1,31 @@
+// The static pages: `/` and `/assets/...`, built into the binary by cmake/EmbedAssets.cmake.
+//
+// They hold no data of anyone, so they need no key and no engine. Immutable: any thread may read
+// the table; the handlers run on the network thread.
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "server/http.h"
+
+namespace slipstream {
+
+struct Asset {
+  std::string_view path;  // as requested: "/", "/assets/shared/base.css"
+  std::string_view content_type;
+  std::string_view etag;    // of the content, without quotes
+  std::string_view policy;  // Content-Security-Policy
+  std::string_view bytes;
+  std::string_view gzip_bytes;  // the same, compressed
+};
+
+std::span<const Asset> embedded_assets();
+
+// The answer to one GET of an asset: 200 in the encoding the client takes, or 304.
+HttpResponse serve_asset(const Asset& asset, const HttpRequest& request);
+
+std::vector<Route> web_routes();
+
+}  // namespace slipstream
