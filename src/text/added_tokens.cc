@@ -92,8 +92,10 @@ const AddedTokenSet::Rule* AddedTokenSet::longest_at(std::string_view text, size
 }
 
 void AddedTokenSet::split(std::string_view text, bool parse_special,
+                          std::span<const ByteRange> plain_ranges,
                           std::vector<AddedSegment>& out) const {
   size_t done = 0;
+  auto plain = plain_ranges.begin();
   for (size_t at = 0; at < text.size();) {
     size_t length = 0;
     const Rule* rule = longest_at(text, at, length);
@@ -103,8 +105,10 @@ void AddedTokenSet::split(std::string_view text, bool parse_special,
     }
     const size_t end = at + length;
     const bool inside_word = rule->single_word && (word_before(text, at) || word_after(text, end));
+    while (plain != plain_ranges.end() && plain->end <= at) ++plain;
+    const bool is_plain = plain != plain_ranges.end() && plain->begin < end;
     // A match that does not count is passed over as a whole.
-    if ((rule->special && !parse_special) || inside_word || at < done) {
+    if ((rule->special && (!parse_special || is_plain)) || inside_word || at < done) {
       at = end;
       continue;
     }
@@ -116,6 +120,14 @@ void AddedTokenSet::split(std::string_view text, bool parse_special,
     at = end;
   }
   if (done < text.size()) out.push_back({{done, text.size()}, -1});
+}
+
+void AddedTokenSet::find_special(std::string_view text, std::vector<ByteRange>& out) const {
+  for (size_t at = 0; at < text.size(); ++at) {
+    size_t length = 0;
+    const Rule* rule = longest_at(text, at, length);
+    if (rule != nullptr && rule->special) out.push_back({at, at + length});
+  }
 }
 
 }  // namespace slipstream

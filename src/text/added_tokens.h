@@ -6,11 +6,13 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "text/pretokenize.h"
+#include "text/tokenizer.h"
 
 namespace slipstream {
 
@@ -39,7 +41,11 @@ class AddedTokenSet {
   bool empty() const { return tokens_.empty(); }
 
   // Cuts `text` into segments that cover it, apart from white space that a token takes.
-  void split(std::string_view text, bool parse_special, std::vector<AddedSegment>& out) const;
+  // Special tokens that touch one of `plain_ranges` (sorted, disjoint) are not found.
+  void split(std::string_view text, bool parse_special, std::span<const ByteRange> plain_ranges,
+             std::vector<AddedSegment>& out) const;
+  // Where special tokens are spelled, each as long as it can be; they may overlap.
+  void find_special(std::string_view text, std::vector<ByteRange>& out) const;
 
  private:
   struct Node {

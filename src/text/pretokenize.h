@@ -13,13 +13,9 @@
 #include <vector>
 
 #include "base/status.h"
+#include "text/tokenizer.h"
 
 namespace slipstream {
-
-struct ByteRange {
-  size_t begin = 0;
-  size_t end = 0;
-};
 
 // A pattern in the syntax tokenizer.json uses, which is Oniguruma's.
 class Regex {

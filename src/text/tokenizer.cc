@@ -45,6 +45,29 @@ class Encoder {
   UnigramModel::Scratch unigram_scratch_;
 };
 
+// `ranges` are sorted and disjoint.
+bool touches(std::span<const ByteRange> ranges, const ByteRange& stretch) {
+  const auto next =
+      std::upper_bound(ranges.begin(), ranges.end(), stretch.begin,
+                       [](size_t begin, const ByteRange& range) { return begin < range.end; });
+  return next != ranges.end() && next->begin < stretch.end;
+}
+
+// Sorted ranges that touch become one.
+std::vector<ByteRange> merged(std::vector<ByteRange> ranges) {
+  std::sort(ranges.begin(), ranges.end(),
+            [](const ByteRange& a, const ByteRange& b) { return a.begin < b.begin; });
+  std::vector<ByteRange> out;
+  for (const ByteRange& range : ranges) {
+    if (!out.empty() && range.begin <= out.back().end) {
+      out.back().end = std::max(out.back().end, range.end);
+    } else {
+      out.push_back(range);
+    }
+  }
+  return out;
+}
+
 // A stretch between added tokens: normalized, searched again, encoded.
 Status encode_stretch(const TokenizerData& data, std::string_view text, bool at_text_start,
                       const EncodeOptions& options, Encoder& encoder, std::vector<int32_t>& out) {
@@ -57,7 +80,7 @@ Status encode_stretch(const TokenizerData& data, std::string_view text, bool at_
   const bool byte_spelled = data.normalizer.spells_bytes();
   if (data.added_normalized.empty()) return encoder.encode(text, at_text_start, byte_spelled);
   std::vector<AddedSegment> segments;
-  data.added_normalized.split(text, options.parse_special, segments);
+  data.added_normalized.split(text, options.parse_special, {}, segments);
   for (const AddedSegment& segment : segments) {
     const ByteRange& range = segment.range;
     if (segment.id >= 0) {
@@ -87,27 +110,48 @@ Result<std::vector<int32_t>> Tokenizer::encode(std::string_view text, EncodeOpti
   if (!utf8_valid(text)) {
     sanitized = utf8_sanitized(text);
     text = sanitized;
+    // The ranges count other bytes.
+    if (!options.plain_ranges.empty()) options.parse_special = false;
   }
   std::vector<int32_t> ids;
   ids.reserve(text.size() / 3 + 8);
   if (options.add_special) ids = data_->prefix_ids;
   Encoder encoder(*data_, ids);
   std::vector<AddedSegment> segments;
-  data_->added.split(text, options.parse_special, segments);
+  data_->added.split(text, options.parse_special, options.plain_ranges, segments);
   for (const AddedSegment& segment : segments) {
     const ByteRange& range = segment.range;
     if (segment.id >= 0) {
       ids.push_back(segment.id);
       continue;
     }
+    EncodeOptions stretch_options = options;
+    // Normalization moves bytes, so a stretch with someone else's special tokens has none at all.
+    if (touches(options.plain_ranges, range)) {
+      stretch_options.parse_special = false;
+    }
     SLIPSTREAM_RETURN_IF_ERROR(encode_stretch(*data_,
                                               text.substr(range.begin, range.end - range.begin),
-                                              range.begin == 0, options, encoder, ids));
+                                              range.begin == 0, stretch_options, encoder, ids));
   }
   if (options.add_special) {
     ids.insert(ids.end(), data_->suffix_ids.begin(), data_->suffix_ids.end());
   }
   return ids;
+}
+
+std::vector<ByteRange> Tokenizer::find_special(std::string_view text) const {
+  std::vector<ByteRange> ranges;
+  data_->added.find_special(text, ranges);
+  if (!data_->added_normalized.empty()) {
+    // The text may come to spell a token only by normalization: then all of it is suspect.
+    const size_t max_bytes = kMinNormalizedBytes + text.size() * kMaxNormalizerGrowth;
+    const Result<std::string> normalized = data_->normalizer.apply(text, max_bytes);
+    std::vector<ByteRange> found;
+    if (normalized.ok()) data_->added_normalized.find_special(normalized.value(), found);
+    if (!normalized.ok() || !found.empty()) return {{0, text.size()}};
+  }
+  return merged(std::move(ranges));
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, DecodeOptions options) const {

@@ -20,11 +20,21 @@ namespace slipstream {
 class GgufMetadata;
 struct TokenizerData;
 
+// Bytes [begin, end) of a text.
+struct ByteRange {
+  size_t begin = 0;
+  size_t end = 0;
+};
+
 struct EncodeOptions {
   // Put around the text what the post-processor or the GGUF keys say (bos, eos).
   bool add_special = true;
   // Special tokens spelled in the text become their ids; otherwise they are ordinary text.
   bool parse_special = true;
+  // With parse_special: stretches where special tokens are ordinary text all the same, because
+  // someone else wrote them. Sorted, disjoint; see find_special(). The text must be valid UTF-8,
+  // else no special token is parsed at all.
+  std::span<const ByteRange> plain_ranges = {};
   // A longer text is an error, found before any work is done.
   uint64_t max_bytes = 64u << 20;
 };
@@ -72,6 +82,10 @@ class Tokenizer {
 
   // Invalid UTF-8 in `text` is read as U+FFFD.
   Result<std::vector<int32_t>> encode(std::string_view text, EncodeOptions options = {}) const;
+
+  // Where `text` spells special tokens, sorted and disjoint: the plain_ranges of a text that must
+  // not contain any.
+  std::vector<ByteRange> find_special(std::string_view text) const;
 
   // Ids outside the vocabulary contribute nothing; invalid UTF-8 becomes U+FFFD.
   std::string decode(std::span<const int32_t> ids, DecodeOptions options = {}) const;
