@@ -1,0 +1,43 @@
+#include "server/engine_bridge.h"
+
+#include <utility>
+
+namespace slipstream {
+
+EventSink EngineBridge::sink() {
+  return [this](std::span<const TokenEvent> events) {
+    if (events.empty()) return;
+    // std::function copies its target, so what is moved in must be copyable: a shared box is.
+    auto batch = std::make_shared<std::vector<TokenEvent>>(events.begin(), events.end());
+    loop_.post([this, batch = std::move(batch)] { deliver(std::move(*batch)); });
+  };
+}
+
+Result<RequestId> EngineBridge::submit(Request request, std::shared_ptr<EventListener> listener) {
+  SLIPSTREAM_ASSIGN_OR_RETURN(const RequestId id, engine_->submit(std::move(request)));
+  // Its first events are delivered by a later turn of this thread's loop, so none is missed.
+  listeners_.emplace(id, std::move(listener));
+  return id;
+}
+
+void EngineBridge::cancel(RequestId id) {
+  if (listeners_.erase(id) > 0) engine_->cancel(id);
+}
+
+void EngineBridge::deliver(std::vector<TokenEvent> events) {
+  for (TokenEvent& event : events) {
+    const auto found = listeners_.find(event.request);
+    if (found == listeners_.end()) continue;  // cancelled: late events are normal
+    EventListener& listener = *found->second;
+    if (listener.inbox_.empty()) touched_.push_back(found->second);
+    listener.inbox_.push_back(&event);
+    if (event.finish != FinishReason::kNone) listeners_.erase(found);
+  }
+  for (const std::shared_ptr<EventListener>& listener : touched_) {
+    listener->on_events(listener->inbox_);
+    listener->inbox_.clear();
+  }
+  touched_.clear();
+}
+
+}  // namespace slipstream
