@@ -66,6 +66,7 @@ struct TokenEvent {
   bool has_logprobs = false;
   TokenLogprobs logprobs;
   FinishReason finish = FinishReason::kNone;
+  int32_t stop_idx = -1;  // with kStop: which of SamplingParams::stop ended it; -1: a token did
   std::string error;    // with kError: one line
   int64_t time_ns = 0;  // steady clock, when the step that made it ended
   // On the first event only:
