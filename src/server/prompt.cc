@@ -52,11 +52,11 @@ class PlainText {
 
   std::string mark(const std::string& original) {
     std::string text = without_marks(original);
-    const std::vector<ByteRange> ranges = tokenizer_.find_special(text);
+    const std::vector<TextRange> ranges = tokenizer_.find_special(text);
     if (ranges.empty()) return text;
     std::string out;
     size_t done = 0;
-    for (const ByteRange& range : ranges) {
+    for (const TextRange& range : ranges) {
       out.append(text, done, range.begin - done);
       out += kPlainBegin;
       const std::string spelling = text.substr(range.begin, range.end - range.begin);

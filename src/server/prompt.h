@@ -29,7 +29,7 @@ struct PromptEnv {
 // Rendered text, and the stretches of it that a client wrote and that spell special tokens.
 struct RenderedPrompt {
   std::string text;
-  std::vector<ByteRange> plain_ranges;
+  std::vector<TextRange> plain_ranges;
 };
 
 // Checks the messages and renders them with the model's template. `messages` are OpenAI's: role,

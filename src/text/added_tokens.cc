@@ -92,7 +92,7 @@ const AddedTokenSet::Rule* AddedTokenSet::longest_at(std::string_view text, size
 }
 
 void AddedTokenSet::split(std::string_view text, bool parse_special,
-                          std::span<const ByteRange> plain_ranges,
+                          std::span<const TextRange> plain_ranges,
                           std::vector<AddedSegment>& out) const {
   size_t done = 0;
   auto plain = plain_ranges.begin();
@@ -122,7 +122,7 @@ void AddedTokenSet::split(std::string_view text, bool parse_special,
   if (done < text.size()) out.push_back({{done, text.size()}, -1});
 }
 
-void AddedTokenSet::find_special(std::string_view text, std::vector<ByteRange>& out) const {
+void AddedTokenSet::find_special(std::string_view text, std::vector<TextRange>& out) const {
   for (size_t at = 0; at < text.size(); ++at) {
     size_t length = 0;
     const Rule* rule = longest_at(text, at, length);

@@ -28,7 +28,7 @@ struct AddedToken {
 
 // A stretch of text: ordinary (id < 0) or one added token.
 struct AddedSegment {
-  ByteRange range;
+  TextRange range;
   int32_t id = -1;
 };
 
@@ -42,10 +42,10 @@ class AddedTokenSet {
 
   // Cuts `text` into segments that cover it, apart from white space that a token takes.
   // Special tokens that touch one of `plain_ranges` (sorted, disjoint) are not found.
-  void split(std::string_view text, bool parse_special, std::span<const ByteRange> plain_ranges,
+  void split(std::string_view text, bool parse_special, std::span<const TextRange> plain_ranges,
              std::vector<AddedSegment>& out) const;
   // Where special tokens are spelled, each as long as it can be; they may overlap.
-  void find_special(std::string_view text, std::vector<ByteRange>& out) const;
+  void find_special(std::string_view text, std::vector<TextRange>& out) const;
 
  private:
   struct Node {

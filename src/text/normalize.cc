@@ -148,14 +148,14 @@ std::string collapse_spaces(std::string_view text) {
 }
 
 Result<std::string> replace(std::string_view text, const ReplaceStep& step, size_t max_bytes) {
-  std::vector<ByteRange> matches;
+  std::vector<TextRange> matches;
   SLIPSTREAM_RETURN_IF_ERROR(step.pattern.find_all(text, matches));
   if (matches.size() > max_bytes / (step.content.size() + 1)) {
     return failed(str("a Replace normalizer makes the text longer than ", max_bytes, " bytes"));
   }
   std::string out;
   size_t at = 0;
-  for (const ByteRange& match : matches) {
+  for (const TextRange& match : matches) {
     out.append(text, at, match.begin - at);
     out += step.content;
     at = match.end;

@@ -172,12 +172,12 @@ class Scan {
   }
 
   // The first match at or after `from`; nothing when there is none.
-  Result<std::optional<ByteRange>> next(size_t from) {
+  Result<std::optional<TextRange>> next(size_t from) {
     return known_ ? next_known(from) : next_bounded(from);
   }
 
  private:
-  using Found = Result<std::optional<ByteRange>>;
+  using Found = Result<std::optional<TextRange>>;
 
   int match(size_t from, size_t end, uint32_t options) {
     return pcre2_match(code_, reinterpret_cast<PCRE2_SPTR>(text_.data()), end, from,
@@ -189,7 +189,7 @@ class Scan {
     if (range[0] < from || range[1] < range[0]) {
       return invalid_model("a pattern matches text before its own start (\\K or a look-behind)");
     }
-    return std::optional<ByteRange>({range[0], range[1]});
+    return std::optional<TextRange>({range[0], range[1]});
   }
 
   Found next_known(size_t from) {
@@ -201,7 +201,7 @@ class Scan {
       rc = match(from, text_.size(), 0);
     }
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT) rc = match(from, text_.size(), PCRE2_NO_JIT);
-    if (rc == PCRE2_ERROR_NOMATCH) return std::optional<ByteRange>();
+    if (rc == PCRE2_ERROR_NOMATCH) return std::optional<TextRange>();
     if (rc < 0) return failed(str("pre-tokenizer pattern: ", error_text(rc)));
     return found(from);
   }
@@ -210,7 +210,7 @@ class Scan {
     for (size_t start = from;; start += code_point_bytes(text_, start)) {
       SLIPSTREAM_ASSIGN_OR_RETURN(const bool matched, attempt(start));
       if (matched) return found(from);
-      if (start >= text_.size()) return std::optional<ByteRange>();
+      if (start >= text_.size()) return std::optional<TextRange>();
     }
   }
 
@@ -285,14 +285,14 @@ Result<Regex> Regex::compile(std::string_view pattern) {
   return Regex(std::move(compiled));
 }
 
-Status Regex::find_all(std::string_view text, std::vector<ByteRange>& matches) const {
+Status Regex::find_all(std::string_view text, std::vector<TextRange>& matches) const {
   matches.clear();
   if (text.empty()) return {};
   Scan scan(compiled_->code.get(), compiled_->known, text);
   size_t from = 0;
   std::optional<size_t> last_end;
   while (from <= text.size()) {
-    SLIPSTREAM_ASSIGN_OR_RETURN(const std::optional<ByteRange> match, scan.next(from));
+    SLIPSTREAM_ASSIGN_OR_RETURN(const std::optional<TextRange> match, scan.next(from));
     if (!match) break;
     from = match->end;
     if (match->begin == match->end) {

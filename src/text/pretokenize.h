@@ -23,7 +23,7 @@ class Regex {
   static Result<Regex> compile(std::string_view pattern);
 
   // Every match in `text` (valid UTF-8), left to right, without overlap.
-  Status find_all(std::string_view text, std::vector<ByteRange>& matches) const;
+  Status find_all(std::string_view text, std::vector<TextRange>& matches) const;
 
  private:
   struct Compiled;
@@ -37,7 +37,7 @@ class Pattern {
  public:
   static Pattern literal(std::string text) { return Pattern(std::move(text)); }
   static Pattern regex(Regex regex) { return Pattern(std::move(regex)); }
-  Status find_all(std::string_view text, std::vector<ByteRange>& matches) const;
+  Status find_all(std::string_view text, std::vector<TextRange>& matches) const;
 
  private:
   explicit Pattern(std::variant<std::string, Regex> rule) : rule_(std::move(rule)) {}
@@ -69,7 +69,7 @@ struct FixedLengthStep {
 struct Pieces {
   std::string_view text;  // the caller's text, or storage
   std::string storage;
-  std::vector<ByteRange> ranges;
+  std::vector<TextRange> ranges;
   bool byte_spelled = false;  // bytes are spelled in the GPT-2 alphabet
 };
 

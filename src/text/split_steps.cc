@@ -10,17 +10,17 @@ namespace slipstream {
 namespace {
 
 struct Segment {
-  ByteRange range;
+  TextRange range;
   bool is_match = false;
 };
 
 // The matches of a pattern and the gaps between them, covering `text` from end to end.
-Status segments_of(const SplitStep& step, std::string_view text, std::vector<ByteRange>& matches,
+Status segments_of(const SplitStep& step, std::string_view text, std::vector<TextRange>& matches,
                    std::vector<Segment>& segments) {
   segments.clear();
   SLIPSTREAM_RETURN_IF_ERROR(step.pattern.find_all(text, matches));
   size_t at = 0;
-  for (const ByteRange& match : matches) {
+  for (const TextRange& match : matches) {
     if (match.begin > at) segments.push_back({{at, match.begin}, step.invert});
     segments.push_back({match, !step.invert});
     at = match.end;
@@ -31,12 +31,12 @@ Status segments_of(const SplitStep& step, std::string_view text, std::vector<Byt
 
 // Appends the pieces that `behavior` makes of segments; `offset` is where their text begins.
 void append_pieces(const std::vector<Segment>& segments, SplitBehavior behavior, size_t offset,
-                   std::vector<ByteRange>& out) {
+                   std::vector<TextRange>& out) {
   const size_t first = out.size();
-  const auto push = [&](const ByteRange& range) {
+  const auto push = [&](const TextRange& range) {
     if (range.end > range.begin) out.push_back({range.begin + offset, range.end + offset});
   };
-  const auto extend = [&](const ByteRange& range) { out.back().end = range.end + offset; };
+  const auto extend = [&](const TextRange& range) { out.back().end = range.end + offset; };
   bool previous_matched = false;
   for (size_t idx = 0; idx < segments.size(); ++idx) {
     const Segment& segment = segments[idx];
@@ -74,12 +74,12 @@ void append_pieces(const std::vector<Segment>& segments, SplitBehavior behavior,
   }
 }
 
-std::string_view view(const Pieces& pieces, const ByteRange& range) {
+std::string_view view(const Pieces& pieces, const TextRange& range) {
   return pieces.text.substr(range.begin, range.end - range.begin);
 }
 
 // Replaces the text by `text`, cut at `ranges`.
-void replace_text(Pieces& pieces, std::string text, std::vector<ByteRange> ranges) {
+void replace_text(Pieces& pieces, std::string text, std::vector<TextRange> ranges) {
   pieces.storage = std::move(text);
   pieces.text = pieces.storage;
   pieces.ranges = std::move(ranges);
@@ -87,7 +87,7 @@ void replace_text(Pieces& pieces, std::string text, std::vector<ByteRange> range
 
 }  // namespace
 
-Status Pattern::find_all(std::string_view text, std::vector<ByteRange>& matches) const {
+Status Pattern::find_all(std::string_view text, std::vector<TextRange>& matches) const {
   if (const Regex* regex = std::get_if<Regex>(&rule_)) return regex->find_all(text, matches);
   matches.clear();
   const std::string& literal = std::get<std::string>(rule_);
@@ -135,11 +135,11 @@ Status PreTokenizer::split(std::string_view text, bool at_text_start, bool byte_
 }
 
 Status PreTokenizer::split_step(const SplitStep& step, Pieces& pieces) const {
-  std::vector<ByteRange> matches;
+  std::vector<TextRange> matches;
   std::vector<Segment> segments;
-  std::vector<ByteRange> ranges;
+  std::vector<TextRange> ranges;
   ranges.reserve(pieces.ranges.size() + pieces.text.size() / 8);
-  for (const ByteRange& range : pieces.ranges) {
+  for (const TextRange& range : pieces.ranges) {
     SLIPSTREAM_RETURN_IF_ERROR(segments_of(step, view(pieces, range), matches, segments));
     append_pieces(segments, step.behavior, range.begin, ranges);
   }
@@ -151,8 +151,8 @@ Status PreTokenizer::byte_level_step(const ByteLevelStep& step, bool is_last,
                                      Pieces& pieces) const {
   if (step.add_prefix_space) {
     std::string text;
-    std::vector<ByteRange> ranges;
-    for (const ByteRange& range : pieces.ranges) {
+    std::vector<TextRange> ranges;
+    for (const TextRange& range : pieces.ranges) {
       const std::string_view piece = view(pieces, range);
       const size_t begin = text.size();
       if (piece.empty() || piece.front() != ' ') text.push_back(' ');
@@ -165,8 +165,8 @@ Status PreTokenizer::byte_level_step(const ByteLevelStep& step, bool is_last,
   // Later steps see the spelled bytes; when there are none, spelling would only be undone.
   if (is_last) return {};
   std::string text;
-  std::vector<ByteRange> ranges;
-  for (const ByteRange& range : pieces.ranges) {
+  std::vector<TextRange> ranges;
+  for (const TextRange& range : pieces.ranges) {
     const size_t begin = text.size();
     append_byte_spelled(text, view(pieces, range));
     ranges.push_back({begin, text.size()});
@@ -179,7 +179,7 @@ Status PreTokenizer::byte_level_step(const ByteLevelStep& step, bool is_last,
 void PreTokenizer::metaspace_step(const MetaspaceStep& step, bool at_text_start,
                                   Pieces& pieces) const {
   std::string text;
-  std::vector<ByteRange> ranges;
+  std::vector<TextRange> ranges;
   for (size_t idx = 0; idx < pieces.ranges.size(); ++idx) {
     const std::string_view piece = view(pieces, pieces.ranges[idx]);
     const bool wants_prefix =
@@ -207,8 +207,8 @@ void PreTokenizer::metaspace_step(const MetaspaceStep& step, bool at_text_start,
 }
 
 void PreTokenizer::fixed_length_step(const FixedLengthStep& step, Pieces& pieces) const {
-  std::vector<ByteRange> ranges;
-  for (const ByteRange& range : pieces.ranges) {
+  std::vector<TextRange> ranges;
+  for (const TextRange& range : pieces.ranges) {
     size_t begin = range.begin;
     size_t count = 0;
     for (size_t at = range.begin; at < range.end;) {
@@ -226,8 +226,8 @@ void PreTokenizer::fixed_length_step(const FixedLengthStep& step, Pieces& pieces
 
 void PreTokenizer::unspell(Pieces& pieces) const {
   std::string text;
-  std::vector<ByteRange> ranges;
-  for (const ByteRange& range : pieces.ranges) {
+  std::vector<TextRange> ranges;
+  for (const TextRange& range : pieces.ranges) {
     const size_t begin = text.size();
     // A text from outside ByteLevel that is no spelling stays as it is.
     const std::string_view piece = view(pieces, range);

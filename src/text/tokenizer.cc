@@ -33,7 +33,7 @@ class Encoder {
  private:
   template <typename Model>
   void encode_pieces(const Model& model, typename Model::Scratch& scratch) {
-    for (const ByteRange& range : pieces_.ranges) {
+    for (const TextRange& range : pieces_.ranges) {
       model.encode(pieces_.text.substr(range.begin, range.end - range.begin), scratch, out_);
     }
   }
@@ -46,19 +46,19 @@ class Encoder {
 };
 
 // `ranges` are sorted and disjoint.
-bool touches(std::span<const ByteRange> ranges, const ByteRange& stretch) {
+bool touches(std::span<const TextRange> ranges, const TextRange& stretch) {
   const auto next =
       std::upper_bound(ranges.begin(), ranges.end(), stretch.begin,
-                       [](size_t begin, const ByteRange& range) { return begin < range.end; });
+                       [](size_t begin, const TextRange& range) { return begin < range.end; });
   return next != ranges.end() && next->begin < stretch.end;
 }
 
 // Sorted ranges that touch become one.
-std::vector<ByteRange> merged(std::vector<ByteRange> ranges) {
+std::vector<TextRange> merged(std::vector<TextRange> ranges) {
   std::sort(ranges.begin(), ranges.end(),
-            [](const ByteRange& a, const ByteRange& b) { return a.begin < b.begin; });
-  std::vector<ByteRange> out;
-  for (const ByteRange& range : ranges) {
+            [](const TextRange& a, const TextRange& b) { return a.begin < b.begin; });
+  std::vector<TextRange> out;
+  for (const TextRange& range : ranges) {
     if (!out.empty() && range.begin <= out.back().end) {
       out.back().end = std::max(out.back().end, range.end);
     } else {
@@ -82,7 +82,7 @@ Status encode_stretch(const TokenizerData& data, std::string_view text, bool at_
   std::vector<AddedSegment> segments;
   data.added_normalized.split(text, options.parse_special, {}, segments);
   for (const AddedSegment& segment : segments) {
-    const ByteRange& range = segment.range;
+    const TextRange& range = segment.range;
     if (segment.id >= 0) {
       out.push_back(segment.id);
       continue;
@@ -120,7 +120,7 @@ Result<std::vector<int32_t>> Tokenizer::encode(std::string_view text, EncodeOpti
   std::vector<AddedSegment> segments;
   data_->added.split(text, options.parse_special, options.plain_ranges, segments);
   for (const AddedSegment& segment : segments) {
-    const ByteRange& range = segment.range;
+    const TextRange& range = segment.range;
     if (segment.id >= 0) {
       ids.push_back(segment.id);
       continue;
@@ -140,14 +140,14 @@ Result<std::vector<int32_t>> Tokenizer::encode(std::string_view text, EncodeOpti
   return ids;
 }
 
-std::vector<ByteRange> Tokenizer::find_special(std::string_view text) const {
-  std::vector<ByteRange> ranges;
+std::vector<TextRange> Tokenizer::find_special(std::string_view text) const {
+  std::vector<TextRange> ranges;
   data_->added.find_special(text, ranges);
   if (!data_->added_normalized.empty()) {
     // The text may come to spell a token only by normalization: then all of it is suspect.
     const size_t max_bytes = kMinNormalizedBytes + text.size() * kMaxNormalizerGrowth;
     const Result<std::string> normalized = data_->normalizer.apply(text, max_bytes);
-    std::vector<ByteRange> found;
+    std::vector<TextRange> found;
     if (normalized.ok()) data_->added_normalized.find_special(normalized.value(), found);
     if (!normalized.ok() || !found.empty()) return {{0, text.size()}};
   }

@@ -21,7 +21,7 @@ class GgufMetadata;
 struct TokenizerData;
 
 // Bytes [begin, end) of a text.
-struct ByteRange {
+struct TextRange {
   size_t begin = 0;
   size_t end = 0;
 };
@@ -34,7 +34,7 @@ struct EncodeOptions {
   // With parse_special: stretches where special tokens are ordinary text all the same, because
   // someone else wrote them. Sorted, disjoint; see find_special(). The text must be valid UTF-8,
   // else no special token is parsed at all.
-  std::span<const ByteRange> plain_ranges = {};
+  std::span<const TextRange> plain_ranges = {};
   // A longer text is an error, found before any work is done.
   uint64_t max_bytes = 64u << 20;
 };
@@ -85,7 +85,7 @@ class Tokenizer {
 
   // Where `text` spells special tokens, sorted and disjoint: the plain_ranges of a text that must
   // not contain any.
-  std::vector<ByteRange> find_special(std::string_view text) const;
+  std::vector<TextRange> find_special(std::string_view text) const;
 
   // Ids outside the vocabulary contribute nothing; invalid UTF-8 becomes U+FFFD.
   std::string decode(std::span<const int32_t> ids, DecodeOptions options = {}) const;

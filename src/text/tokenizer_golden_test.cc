@@ -138,7 +138,7 @@ TEST(Golden, SmollmSplitsDigitsSinglyThenAsGpt2) {
     Pieces pieces;
     ASSERT_TRUE(pre_tokenizer.split(text, true, false, pieces).ok());
     std::vector<std::string> found;
-    for (const ByteRange& range : pieces.ranges) {
+    for (const TextRange& range : pieces.ranges) {
       if (range.end > range.begin)
         found.push_back(text.substr(range.begin, range.end - range.begin));
     }

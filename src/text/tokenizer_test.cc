@@ -129,16 +129,16 @@ TEST(AddedTokens, SpecialTokensInPlainRangesAreOrdinaryTextAndOthersAreNot) {
   const auto tokenizer = load_json(
       byte_level_json(R"(,"<x>":256)", "", R"({"id":256,"content":"<x>","special":true})"));
   const std::string text = "<x>a<x>b<x>";
-  const std::vector<ByteRange> found = tokenizer->find_special("a<x>b<x><x>");
+  const std::vector<TextRange> found = tokenizer->find_special("a<x>b<x><x>");
   ASSERT_EQ(found.size(), 2u);
   EXPECT_EQ(found[0].begin, 1u);
   EXPECT_EQ(found[0].end, 4u);
   EXPECT_EQ(found[1].end, 11u);
-  const std::vector<ByteRange> middle = {{4, 7}};
+  const std::vector<TextRange> middle = {{4, 7}};
   EXPECT_EQ(encode(tokenizer, text, {.plain_ranges = middle}),
             (Ids{256, 'a', '<', 'x', '>', 'b', 256}));
   // Part of a token is enough: half of it was written by someone else.
-  const std::vector<ByteRange> edges = {{2, 3}, {9, 10}};
+  const std::vector<TextRange> edges = {{2, 3}, {9, 10}};
   EXPECT_EQ(encode(tokenizer, text, {.plain_ranges = edges}),
             (Ids{'<', 'x', '>', 'a', 256, 'b', '<', 'x', '>'}));
 }
@@ -149,7 +149,7 @@ TEST(AddedTokens, TextThatOnlyNormalizationMakesSpecialIsFound) {
                 R"("normalizer":{"type":"Lowercase"},)"
                 R"("model":{"type":"BPE","vocab":{"a":0,"<x>":1,"<":2,"x":3,">":4},"merges":[]}})");
   ASSERT_EQ(tokenizer->find_special("a<X>").size(), 1u);
-  const std::vector<ByteRange> all = {{0, 4}};
+  const std::vector<TextRange> all = {{0, 4}};
   EXPECT_EQ(encode(tokenizer, "a<X>", {.plain_ranges = all}), (Ids{0, 2, 3, 4}));
   EXPECT_EQ(encode(tokenizer, "a<X>"), (Ids{0, 1}));
 }

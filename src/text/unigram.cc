@@ -119,9 +119,9 @@ void UnigramModel::encode(std::string_view piece, Scratch& scratch,
     begin += length;
   }
   // The path from its end; unknown neighbours are joined while walking.
-  std::vector<std::pair<ByteRange, int32_t>> path;
+  std::vector<std::pair<TextRange, int32_t>> path;
   for (size_t end = piece.size(); end > 0; end = scratch.last_begin[end]) {
-    const ByteRange range = {scratch.last_begin[end], end};
+    const TextRange range = {scratch.last_begin[end], end};
     if (scratch.last_id[end] < 0 && !path.empty() && path.back().second < 0) {
       path.back().first.begin = range.begin;
     } else {
