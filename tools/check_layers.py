@@ -36,7 +36,7 @@ SCHEDULER_MAY_NOT_INCLUDE = {"kv/kv_cache.h"}
 DOORS = [
     ("Boost.JSON", r"boost/json", r"src/text/tokenizer_json\.cc"),
     ("Boost.Asio, Beast", r"boost/(asio|beast|system|core)",
-     r"src/(server/http_(server|connection)|bench/client)\.(h|cc)"),
+     r"src/(server/http_(server|connection|parser)|bench/client)\.(h|cc)"),
     ("nlohmann", r"nlohmann/", r"src/base/json\.h|.*\.cc"),
     ("PCRE2", r"pcre2", r"src/text/pretokenize\.cc"),
     ("ICU", r"unicode/", r"src/text/normalize\.cc"),

@@ -13,7 +13,7 @@ namespace {
 
 // The one process-wide setting: which lines reach stderr. Written once at start.
 std::atomic<int> log_level{static_cast<int>(LogLevel::kWarn)};
-std::atomic<int> log_format{static_cast<int>(LogFormat::kText)};
+std::atomic<int> current_format{static_cast<int>(LogFormat::kText)};
 
 constexpr std::array<const char*, 4> kNames = {"debug", "info", "warn", "error"};
 
@@ -33,16 +33,18 @@ std::string timestamp() {
 
 void set_log(LogLevel level, LogFormat format) {
   log_level = static_cast<int>(level);
-  log_format = static_cast<int>(format);
+  current_format = static_cast<int>(format);
 }
 
 bool log_enabled(LogLevel level) { return static_cast<int>(level) >= log_level.load(); }
+
+LogFormat log_format() { return static_cast<LogFormat>(current_format.load()); }
 
 void log_line(LogLevel level, std::string_view topic, std::string_view text) {
   if (!log_enabled(level) || level == LogLevel::kOff) return;
   const char* name = kNames[static_cast<size_t>(level)];
   std::string line;
-  if (log_format.load() == static_cast<int>(LogFormat::kJson)) {
+  if (log_format() == LogFormat::kJson) {
     line = str("{\"time\":\"", timestamp(), "\",\"level\":\"", name, "\",\"topic\":\"");
     append_json_escaped(line, topic);
     line += "\",\"text\":\"";

@@ -16,6 +16,7 @@ enum class LogFormat : int { kText = 0, kJson = 1 };
 
 void set_log(LogLevel level, LogFormat format);
 bool log_enabled(LogLevel level);
+LogFormat log_format();
 void log_line(LogLevel level, std::string_view topic, std::string_view text);
 
 template <typename... Args>

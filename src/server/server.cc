@@ -1,0 +1,239 @@
+#include "server/server.h"
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+#include <random>
+#include <utility>
+
+#include "base/log.h"
+#include "base/sha256.h"
+#include "base/strings.h"
+#include "server/access_log.h"
+#include "server/assets.h"
+#include "server/gate.h"
+#include "server/http_server.h"
+#include "server/key_usage.h"
+#include "server/ledger.h"
+#include "server/probes.h"
+#include "server/router.h"
+#include "server/worker_pool.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace slipstream {
+namespace {
+
+constexpr int64_t kLastBytesMs = 1'000;  // for the terminal events of a shutdown to leave
+constexpr int64_t kDrainPollMs = 10;
+
+class WiredServer final : public Server {
+ public:
+  explicit WiredServer(ServerOptions options)
+      : options_(std::move(options)),
+        key_usage_(options_.rate_limits),
+        gate_(context_, router_, options_.allowed_origins) {}
+
+  ~WiredServer() override;
+
+  Status open();
+
+  int port() const override { return http_->port(); }
+  bool has_keys() const override { return !keys_.empty(); }
+  EventSink sink() override { return bridge_->sink(); }
+  void attach(std::unique_ptr<Engine> engine, double read_gb_s,
+              std::function<void()> on_ready) override;
+  void fail_loading() override;
+  int run() override;
+
+ private:
+  Status open_http();
+  void fill_context();
+  void add_routes();
+  void take_engine(std::unique_ptr<Engine> engine, double read_gb_s);
+  void on_signal();
+  void wait_until_drained();
+  void end_everything();
+
+  const ServerOptions options_;
+  ServerContext context_;
+  Router router_;
+  KeyRing keys_;
+  KeyUsage key_usage_;
+  std::unique_ptr<Ledger> ledger_;
+  std::unique_ptr<AccessLog> access_log_;
+  std::optional<ChatTemplate> chat_template_;
+  Gate gate_;
+  std::unique_ptr<HttpServer> http_;
+  std::unique_ptr<EngineBridge> bridge_;
+  std::unique_ptr<WorkerPool> workers_;
+  std::unique_ptr<Engine> engine_;
+  int num_signals_ = 0;
+  int exit_code_ = 0;
+};
+
+// Calls learn that their clients are lost while there is an engine to cancel them in; then nobody
+// posts any more; then the loop may go.
+WiredServer::~WiredServer() {
+  if (http_ != nullptr) http_->close_connections();
+  workers_.reset();
+  engine_.reset();
+  bridge_.reset();
+  http_.reset();
+}
+
+Status WiredServer::open() {
+  SLIPSTREAM_CHECK(!options_.model_names.empty(), "a server has a model");
+  for (const std::string& key : options_.api_keys) {
+    SLIPSTREAM_RETURN_IF_ERROR(keys_.add(key).in("--api-key"));
+  }
+  if (!options_.api_key_file.empty()) {
+    SLIPSTREAM_RETURN_IF_ERROR(keys_.add_file(options_.api_key_file).in("--api-key-file"));
+  }
+  SLIPSTREAM_RETURN_IF_ERROR(open_http());
+  if (!options_.usage_db.empty()) {
+    SLIPSTREAM_ASSIGN_OR_RETURN(ledger_, Ledger::open(options_.usage_db));
+  }
+  if (options_.access_log) {
+    AccessLog::Options log;
+    log.format = log_format();
+    access_log_ = std::make_unique<AccessLog>(log);
+  }
+  bridge_ = std::make_unique<EngineBridge>(*http_);
+  workers_ = std::make_unique<WorkerPool>(*http_, WorkerPool::Options{});
+  fill_context();
+  add_routes();
+  return {};
+}
+
+Status WiredServer::open_http() {
+  HttpServerOptions http;
+  http.host = options_.host;
+  http.port = options_.port;
+  http.parser.max_body_bytes = options_.limits.max_body_bytes;
+  http.parser.max_header_bytes = options_.limits.max_header_bytes;
+  http.parser.max_url_bytes = options_.limits.max_url_bytes;
+  http.max_connections = options_.limits.max_connections;
+  http.max_unsent_bytes = options_.limits.max_unsent_bytes;
+  http.read_timeout_ms = options_.limits.read_timeout_ms;
+  http.idle_timeout_ms = options_.limits.idle_timeout_ms;
+  SLIPSTREAM_ASSIGN_OR_RETURN(http_, HttpServer::create(std::move(http), gate_));
+  return {};
+}
+
+void WiredServer::fill_context() {
+  context_.loop = http_.get();
+  context_.bridge = bridge_.get();
+  context_.model_names = options_.model_names;
+  context_.model_id = options_.model_names.front();
+  const auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
+  context_.started_unix_s = std::chrono::duration_cast<std::chrono::seconds>(since_epoch).count();
+  context_.limits = options_.limits;
+  context_.limits.max_connections = http_->max_connections();
+  context_.keys = &keys_;
+  context_.key_usage = &key_usage_;
+  context_.ledger = ledger_.get();
+  context_.access_log = access_log_.get();
+  context_.workers = workers_.get();
+  context_.price_per_million_tokens = options_.price_per_million_tokens;
+  std::random_device random;
+  for (uint8_t& byte : context_.salt_secret) byte = static_cast<uint8_t>(random());
+  context_.share_prefix_cache = options_.share_prefix_cache;
+  context_.max_queued_requests = options_.max_queued_requests;
+  context_.loading = true;
+}
+
+void WiredServer::add_routes() {
+  for (auto& routes : {probe_routes(context_, options_.version), web_routes()}) {
+    for (const Route& route : routes) router_.add(route);
+  }
+}
+
+void WiredServer::attach(std::unique_ptr<Engine> engine, double read_gb_s,
+                         std::function<void()> on_ready) {
+  // shared_ptr because a posted function must be copyable.
+  auto carried = std::make_shared<std::unique_ptr<Engine>>(std::move(engine));
+  http_->post([this, carried, read_gb_s, on_ready = std::move(on_ready)] {
+    take_engine(std::move(*carried), read_gb_s);
+    on_ready();
+  });
+}
+
+void WiredServer::take_engine(std::unique_ptr<Engine> engine, double read_gb_s) {
+  engine_ = std::move(engine);
+  const ModelInfo& model = engine_->model();
+  bridge_->attach(*engine_);
+  context_.read_gb_s = read_gb_s;
+  const std::string identity = str(model.name, "|", model.weights_format, "|", model.kv_format, "|",
+                                   model.num_parameters, "|", model.vocab_size);
+  context_.system_fingerprint = str("slipstream-", options_.version, "-", model.device, "-",
+                                    to_hex(sha256(identity)).substr(0, 8));
+  const auto& tokenizer = engine_->tokenizer();
+  if (tokenizer != nullptr && tokenizer->chat_template() != nullptr) {
+    auto compiled = ChatTemplate::create(*tokenizer->chat_template(), tokenizer->bos_token(),
+                                         tokenizer->eos_token());
+    if (compiled.ok()) {
+      chat_template_.emplace(std::move(compiled).value());
+      context_.chat_template = &*chat_template_;
+    } else {
+      context_.chat_template_error = compiled.status().message();
+      log_warn("serve", "the model's chat template does not compile, so chat is refused: ",
+               context_.chat_template_error);
+    }
+  }
+  context_.loading = false;
+}
+
+void WiredServer::fail_loading() {
+  http_->post([this] {
+    exit_code_ = 1;
+    end_everything();
+  });
+}
+
+void WiredServer::on_signal() {
+  ++num_signals_;
+  if (num_signals_ > 1) {
+    exit_code_ = http_->all_answered() ? 0 : 1;
+    end_everything();
+    return;
+  }
+  context_.draining = true;
+  http_->after_ms(options_.drain_timeout_ms, [this] {
+    if (!http_->all_answered()) exit_code_ = 1;
+    end_everything();
+  });
+  wait_until_drained();
+}
+
+void WiredServer::wait_until_drained() {
+  if (http_->all_answered()) {
+    http_->stop();
+  } else {
+    http_->after_ms(kDrainPollMs, [this] { wait_until_drained(); });
+  }
+}
+
+// What runs gets its terminal events, and those a moment to leave.
+void WiredServer::end_everything() {
+  context_.draining = true;
+  http_->shut_down_responses();
+  http_->after_ms(kLastBytesMs, [this] { http_->stop(); });
+  wait_until_drained();
+}
+
+int WiredServer::run() {
+  http_->watch_signals([this] { on_signal(); });
+  http_->run();
+  return exit_code_;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Server>> Server::create(ServerOptions options) {
+  auto server = std::make_unique<WiredServer>(std::move(options));
+  SLIPSTREAM_RETURN_IF_ERROR(server->open());
+  return std::unique_ptr<Server>(std::move(server));
+}
+
+}  // namespace slipstream
