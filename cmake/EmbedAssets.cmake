@@ -18,7 +18,6 @@ set(EMBED_LANGUAGES bash cmake cpp cs css diff dockerfile elixir go haskell http
   powershell protobuf python r ruby rust scala scss shell sql swift tex typescript xml yaml)
 set(EMBED_VENDOR
   ${EMBED_NODE}/marked/lib/marked.esm.js
-  ${EMBED_NODE}/dompurify/dist/purify.es.js
   ${EMBED_NODE}/highlight.js/lib/highlight.js)
 
 # The page runs its own files only and is never framed.
@@ -34,8 +33,8 @@ function(slipstream_embed_assets target)
   find_program(SLIPSTREAM_GZIP gzip REQUIRED)
   foreach(file ${EMBED_VENDOR})
     if(NOT EXISTS ${file})
-      message(FATAL_ERROR "${file} is missing: install node-marked, node-dompurify and "
-        "node-highlight.js (tools/setup.sh build)")
+      message(FATAL_ERROR "${file} is missing: install node-marked and node-highlight.js "
+        "(tools/setup.sh build)")
     endif()
   endforeach()
   set(web ${PROJECT_SOURCE_DIR}/web)
@@ -59,9 +58,6 @@ function(embed_stage)
 
   file(READ ${EMBED_NODE}/marked/lib/marked.esm.js text)
   file(WRITE ${STAGE}/vendor/marked.js "${text}")
-  file(READ ${EMBED_NODE}/dompurify/dist/purify.es.js text)
-  string(REGEX REPLACE "//# sourceMappingURL=[^\n]*" "" text "${text}")
-  file(WRITE ${STAGE}/vendor/purify.js "${text}")
 
   # highlight.js comes as CommonJS: its core, and one function for each language.
   set(out ${STAGE}/vendor/highlight.js)

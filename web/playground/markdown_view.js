@@ -2,19 +2,11 @@
 //
 // Text is gathered until the worker has answered the piece before, and handed over once a frame, so
 // a fast stream means larger pieces and never a queue. Only the open block is ever replaced.
-import DOMPurify from "../vendor/purify.js";
 import { h, button, copyButton } from "../shared/dom.js";
 import { everyFrame } from "./frames.js";
 import { previewKind } from "./preview.js";
+import { safeNodes } from "./safe_nodes.js";
 
-const SANITIZE = {
-  ALLOWED_TAGS: ["a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6",
-    "hr", "input", "li", "ol", "p", "pre", "span", "strong", "table", "tbody", "td", "th", "thead",
-    "tr", "ul"],
-  ALLOWED_ATTR: ["href", "title", "target", "rel", "class", "align", "start", "type", "checked",
-    "disabled"],
-  RETURN_DOM_FRAGMENT: true,
-};
 const OPEN_BLOCK_MS_PER_KB = 6; // a long open block is drawn less often
 
 let worker = null;
@@ -104,7 +96,7 @@ export class MarkdownView {
 
   // Replaces only what differs: a growing list keeps its earlier items.
   do_open({ html }) {
-    const fresh = DOMPurify.sanitize(html, SANITIZE);
+    const fresh = safeNodes(html);
     if (!this.open) {
       this.open = h("div", { class: "open" });
       this.element.append(this.open);
@@ -136,7 +128,7 @@ export class MarkdownView {
   do_lines({ html, text }) {
     const { block, tail } = this.code;
     tail.data = "";
-    tail.before(DOMPurify.sanitize(html, SANITIZE));
+    tail.before(safeNodes(html));
     block.text += text;
     if (block.previewButton?.hidden) block.previewButton.hidden = previewKind(block) === null;
     this.onCode(block, "text");

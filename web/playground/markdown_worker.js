@@ -42,7 +42,7 @@ renderer.code = (code, info) =>
 renderer.link = (href, title, text) => {
   if (!/^(https?:|mailto:|#)/i.test(href ?? "")) return text;
   const tip = title ? ` title="${escapeHtml(title)}"` : "";
-  return `<a href="${escapeHtml(href)}"${tip} target="_blank" rel="noopener noreferrer">${text}</a>`;
+  return `<a href="${escapeHtml(href)}"${tip}>${text}</a>`;
 };
 renderer.image = (href, title, text) => renderer.link(href, title, escapeHtml(text || href || ""));
 const options = {
@@ -73,12 +73,13 @@ class Document {
     return ops;
   }
 
-  // A line that may become an opening fence waits until it is whole.
+  // A line that may become an opening fence waits until it is whole. The lexer knows an open fence
+  // only when its last line is complete, so one is completed for it.
   lex(final) {
     const lexer = new Lexer(options);
     lexer.tokens.links = { ...this.links };
     const text = final ? this.rest : this.rest.replace(/(^|\n) {0,3}(`{2,}|~{2,})[^\n`]*$/, "$1");
-    const tokens = lexer.lex(text);
+    const tokens = lexer.lex(text.endsWith("\n") ? text : `${text}\n`);
     this.links = tokens.links;
     return tokens;
   }

@@ -23,12 +23,12 @@ export class MetricsView {
     this.roof = h("span", { class: "num" }, "–");
     this.roofNote = h("span", { class: "muted" }, "");
     this.gapP50 = h("span", { class: "num" }, "–");
-    this.gapP99 = h("span", { class: "num" }, "–");
     this.figures = {
       ttft: figure("First token", "Time to first token"),
+      gapP99: figure("Gap p99", "99 of 100 tokens came at most this long after the one before"),
       tokens: figure("Answer", "Tokens of this answer"),
-      prompt: figure("Prompt", "Tokens of the prompt, and how many of them the cache held"),
       time: figure("Time", "From sending the request to the last token"),
+      prompt: figure("Prompt", "Tokens of the prompt, and how many of them the cache held"),
     };
     const canvas = h("canvas", { class: "spark", role: "img", "aria-label": "Time between tokens" });
     element.append(
@@ -40,9 +40,9 @@ export class MetricsView {
           h("span", {}, this.roof, " of the memory roof"), this.roofNote)),
       h("div", { class: "label-row spark-head" },
         h("h3", { class: "label" }, "Between tokens"),
-        h("span", { class: "muted" }, "p50 ", this.gapP50, "  p99 ", this.gapP99)),
+        h("span", { class: "muted" }, "p50 ", this.gapP50)),
       canvas,
-      h("dl", { class: "figures" }, Object.values(this.figures).map((each) => each.element)),
+      h("dl", { class: "figures own" }, Object.values(this.figures).map((each) => each.element)),
       this.serverPart());
     this.gaps = new Sparkline(canvas, { capacity: SHOWN_GAPS, bars: true });
     this.stripParts = this.stripPart(strip);
@@ -120,7 +120,7 @@ export class MetricsView {
     setText(this.roofNote, Number.isFinite(this.roofRate) ? `${formatRate(this.roofRate)} tok/s` : "");
     this.roofBar.style.transform = `scaleX(${Math.min(1, Number.isFinite(fraction) ? fraction : 0)})`;
     setText(this.gapP50, formatMs(meter.percentile(0.5)));
-    setText(this.gapP99, formatMs(meter.percentile(0.99)));
+    setText(this.figures.gapP99.value, formatMs(meter.percentile(0.99)));
     setText(this.figures.ttft.value, formatMs(waiting ? now - meter.startedAt : meter.ttftMs));
     setText(this.figures.tokens.value, `${formatCount(meter.tokens)} tok`);
     setText(this.figures.time.value, formatDuration(((live ? now : meter.endedAt) - meter.startedAt) / 1000));

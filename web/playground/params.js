@@ -99,7 +99,9 @@ export class ParamsPanel {
       change(undefined);
       row.replaceWith(this.row(parameter));
     }, { class: "reset", "aria-label": `Reset ${name}`, title: "Back to the default" });
-    row.append(h("label", { for: id }, name), reset, ...control);
+    // A long name breaks after an underscore.
+    const words = name.split("_").flatMap((word, idx) => (idx ? ["_", h("wbr"), word] : [word]));
+    row.append(h("label", { for: id }, words), reset, ...control);
     if (parameter.type === "array" || parameter.type === "object") row.classList.add("wide");
     if (typeof fallback === "object" && fallback !== null) row.classList.add("wide");
     row.classList.toggle("is-set", this.values[name] !== undefined);

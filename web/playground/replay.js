@@ -9,6 +9,7 @@ import { SAMPLE_PROMPT, SAMPLE_TEXT, samplePieces } from "./sample_text.js";
 export const RATES = [50, 100, 1000, 3000];
 const WORKFLOW_TOKENS = 50_000;
 const LIVE_TOKENS = 512;
+const KEPT_ANSWERS = 3; // of a lane that plays its answer again and again
 
 // The pieces the server sent an answer in, one a token; edited answers are cut anew.
 function piecesOf(answer) {
@@ -25,7 +26,8 @@ class Lane {
     this.note = h("p", { class: "num workflow" }, "–");
     this.progress = h("div", { class: "fill" });
     this.count = h("span", { class: "num muted" }, "0 tok");
-    this.text = h("div", { class: "lane-text body", tabindex: "0", "aria-label": `Text at ${title}` });
+    this.flow = h("div", {});
+    this.text = h("div", { class: "lane-text", tabindex: "0", "aria-label": `Text at ${title}` }, this.flow);
     this.element = h("section", { class: "lane" },
       h("div", { class: "lane-head" }, this.title, this.count),
       h("p", { class: "label" }, `${formatCount(WORKFLOW_TOKENS)} agent tokens take`),
@@ -43,21 +45,24 @@ class Lane {
     this.progress.style.transform = `scaleX(${Math.min(1, tokens / WORKFLOW_TOKENS)})`;
   }
 
-  fresh() {
+  clear() {
     this.view?.drop();
-    this.text.replaceChildren();
-    this.view = new MarkdownView(this.text);
+    this.view = null;
+    this.flow.replaceChildren();
+    this.nextAnswer();
+  }
+
+  // The answer before stays above; older ones go.
+  nextAnswer() {
+    this.view?.finish();
+    const body = h("div", { class: "body" });
+    this.flow.append(body);
+    while (this.flow.children.length > KEPT_ANSWERS) this.flow.firstChild.remove();
+    this.view = new MarkdownView(body);
   }
 
   append(text) {
     this.view.append(text);
-    this.toEnd = true;
-  }
-
-  scroll() {
-    if (!this.toEnd) return;
-    this.toEnd = false;
-    this.text.scrollTop = 1e9;
   }
 }
 
@@ -74,7 +79,7 @@ class ReplayLane extends Lane {
     this.pieces = pieces;
     this.startedAt = now;
     this.played = 0;
-    this.fresh();
+    this.clear();
   }
 
   // True when the workflow is done.
@@ -82,13 +87,12 @@ class ReplayLane extends Lane {
     const due = Math.min(WORKFLOW_TOKENS, Math.floor(((now - this.startedAt) / 1000) * this.rate));
     while (this.played < due) {
       const at = this.played % this.pieces.length;
-      if (at === 0 && this.played > 0) this.fresh();
+      if (at === 0 && this.played > 0) this.nextAnswer();
       const until = Math.min(this.pieces.length, at + due - this.played);
       this.append(this.pieces.slice(at, until).join(""));
       this.played += until - at;
     }
     this.showCount(this.played);
-    this.scroll();
     return this.played === WORKFLOW_TOKENS;
   }
 }
@@ -100,7 +104,7 @@ class LiveLane extends Lane {
   }
 
   begin(body) {
-    this.fresh();
+    this.clear();
     this.generation = new Generation(body, { onText: (text) => this.append(text) });
     this.running = true;
     this.generation.run().then(({ error }) => {
@@ -119,7 +123,6 @@ class LiveLane extends Lane {
     if (!error) setText(this.title, `Live · ${formatRate(rate)} tok/s`);
     if (Number.isFinite(rate)) this.showTime(rate);
     this.showCount(meter.tokens);
-    this.scroll();
     return !this.running;
   }
 }
@@ -158,10 +161,7 @@ export class ReplayView {
       }));
     }
     setText(this.toggle, "Stop");
-    this.frames = 0;
-    this.startedAt = now;
     this.stopFrames = everyFrame((at) => {
-      this.frames++;
       const done = this.lanes.map((lane) => lane.frame(at));
       if (useLive) done.push(this.live.frame(at));
       const rate = framesPerSecond();

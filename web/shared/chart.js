@@ -59,7 +59,9 @@ export class Sparkline {
     const top = this.top();
     const y = (value) =>
       height - 1 - Math.min(1, Math.max(0, (value - this.min) / (top - this.min))) * (height - 3);
-    const step = width / this.capacity;
+    // A line that has just begun is not squeezed into the room of a long one.
+    const places = this.bars ? this.capacity : Math.max(this.values.length, this.capacity / 5);
+    const step = width / places;
     const color = style.getPropertyValue("--accent");
     if (this.bars) this.drawBars(context, { step, y, height, color });
     else this.drawLine(context, { step, y, width, height, color });
@@ -74,10 +76,9 @@ export class Sparkline {
     });
   }
 
-  // The newest value is at the right edge.
   drawLine(context, { step, y, width, height, color }) {
     if (this.values.length < 2) return;
-    const first = width - (this.values.length - 1) * step;
+    const first = width - (this.values.length - 1) * step; // the newest value is at the right edge
     context.beginPath();
     this.values.forEach((value, idx) => {
       const at = y(Number.isFinite(value) ? value : this.min);

@@ -61,6 +61,7 @@ export function formatCount(value) {
 // Three significant digits, or all digits before the point.
 export function formatRate(value) {
   if (!Number.isFinite(value)) return "–";
+  if (value === 0) return "0";
   if (value < 10) return value.toFixed(2);
   if (value < 100) return value.toFixed(1);
   return grouped.format(value);

@@ -1,0 +1,129 @@
+"""Fixtures of the browser tests: Chromium, the stand-in server, and the real one where it is built."""
+
+import os
+import re
+import select
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from mock_server import MockServer
+
+ROOT = Path(__file__).resolve().parents[2]
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome")
+                 if (path := shutil.which(name))), None)
+STORIES = ROOT.parent / "shared/models/stories260K"
+DEFAULT_MODEL = "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf"
+START_S = 60
+
+
+@pytest.fixture(scope="session")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    with playwright.sync_playwright() as running:
+        # Containers have no user namespaces for Chromium's own sandbox.
+        chromium = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def mock():
+    if shutil.which("cmake") is None or not Path("/usr/share/nodejs/marked").exists():
+        pytest.skip("cmake or node-marked is not installed")
+    server = MockServer(rate=400).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """open_page(url, **context options): a page that is ready; an error in its scripts fails."""
+    contexts, errors = [], []
+
+    def note_error(error):
+        if "preview_frame.html" not in (error.stack or ""):  # what a model wrote may fail
+            errors.append(error.stack)
+
+    def opened(url, ready=True, **options):
+        context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+        context.set_default_timeout(20_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", note_error)
+        page.goto(url)
+        if ready:
+            page.wait_for_selector("body[data-ready]")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
+@pytest.fixture
+def page(open_page, mock):
+    return open_page(mock.url)
+
+
+def ask(page, text):
+    page.fill("#prompt", text)
+    page.press("#prompt", "Enter")
+
+
+def wait_answered(page):
+    """Until no answer is being made and its last words are in the page."""
+    page.wait_for_selector("#send:not(.is-stop)")
+    page.wait_for_selector(".message.assistant:last-child .foot button")
+    page.wait_for_function("() => !document.querySelector('.message.assistant:last-child .open')")
+
+
+def binary():
+    build = Path(os.environ.get("SLIPSTREAM_BUILD_DIR", ROOT / "build"))
+    return build / "slipstream"
+
+
+def chat_model():
+    home = Path(os.environ.get("SLIPSTREAM_HOME", Path.home() / ".cache/slipstream"))
+    return next((path for path in (home / DEFAULT_MODEL, STORIES) if path.exists()), None)
+
+
+@pytest.fixture(scope="session")
+def live():
+    """The URL of a real server with a real model."""
+    if not binary().exists():
+        pytest.skip(f"{binary()} is not built")
+    model = chat_model()
+    if model is None:
+        pytest.skip(f"no model: {DEFAULT_MODEL} is absent")
+    process = subprocess.Popen([binary(), "serve", str(model), "--port", "0", "--no-usage",
+                                "--max-model-len", "1024"],
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        # One line on stdout once the socket listens; /readyz says when the model is there.
+        if not select.select([process.stdout], [], [], START_S)[0]:
+            pytest.fail("slipstream serve said nothing")
+        line = process.stdout.readline().decode()
+        url = re.search(r"http://[\d.]+:\d+", line)
+        assert url, f"slipstream serve printed {line!r}"
+        wait_ready(url[0])
+        yield url[0]
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_ready(url):
+    requests = pytest.importorskip("requests", reason="requests is not installed")
+    until = time.monotonic() + START_S
+    while requests.get(f"{url}/readyz", timeout=5).status_code != 200:
+        assert time.monotonic() < until, "the server does not become ready"
+        time.sleep(0.05)
