@@ -10,6 +10,7 @@
 #include "base/sha256.h"
 #include "base/strings.h"
 #include "server/access_log.h"
+#include "server/api_routes.h"
 #include "server/assets.h"
 #include "server/gate.h"
 #include "server/http_server.h"
@@ -17,6 +18,7 @@
 #include "server/ledger.h"
 #include "server/probes.h"
 #include "server/router.h"
+#include "server/server_metrics.h"
 #include "server/worker_pool.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -60,6 +62,7 @@ class WiredServer final : public Server {
   Router router_;
   KeyRing keys_;
   KeyUsage key_usage_;
+  ServerMetrics metrics_;
   std::unique_ptr<Ledger> ledger_;
   std::unique_ptr<AccessLog> access_log_;
   std::optional<ChatTemplate> chat_template_;
@@ -133,6 +136,7 @@ void WiredServer::fill_context() {
   context_.keys = &keys_;
   context_.key_usage = &key_usage_;
   context_.ledger = ledger_.get();
+  context_.metrics = &metrics_;
   context_.access_log = access_log_.get();
   context_.workers = workers_.get();
   context_.price_per_million_tokens = options_.price_per_million_tokens;
@@ -144,7 +148,8 @@ void WiredServer::fill_context() {
 }
 
 void WiredServer::add_routes() {
-  for (auto& routes : {probe_routes(context_, options_.version), web_routes()}) {
+  for (auto& routes :
+       {probe_routes(context_, options_.version), web_routes(), api_routes(context_)}) {
     for (const Route& route : routes) router_.add(route);
   }
 }
@@ -181,6 +186,7 @@ void WiredServer::take_engine(std::unique_ptr<Engine> engine, double read_gb_s) 
                context_.chat_template_error);
     }
   }
+  metrics_.attach({context_.model_id, engine_.get(), read_gb_s});
   context_.loading = false;
 }
 
