@@ -21,6 +21,36 @@ constexpr size_t kSumBlock = 1024;
 // Rows are split into blocks whose largest values bound the k-th best from below.
 constexpr size_t kTopBlock = 32;
 
+// PlaceFinder sorts keys into buckets by their first bits, then the keys of one bucket by their
+// next ones, and so on: 11, 11 and 10 of 32.
+constexpr int kBucketBits = 11;
+constexpr size_t kNumBuckets = size_t{1} << kBucketBits;
+constexpr int kFirstShift = 32 - kBucketBits;
+constexpr int kSecondShift = kFirstShift - kBucketBits;
+
+// Larger for larger floats; equal for both zeros.
+uint32_t order_key(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x + 0.0f);
+  return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
+}
+
+size_t bucket_of(uint32_t key, int shift) { return (key >> shift) % kNumBuckets; }
+
+// The best bucket at which the sum from the best one down reaches `wanted`; the last that has
+// anything when none does. `sum` becomes the sum before it.
+size_t crossing(std::span<const double> buckets, double wanted, double& sum) {
+  size_t found = 0;
+  double before = sum;
+  for (size_t bucket = buckets.size(); bucket-- > 0;) {
+    if (buckets[bucket] == 0.0) continue;
+    found = bucket;
+    sum = before;
+    if (before + buckets[bucket] >= wanted) break;
+    before += buckets[bucket];
+  }
+  return found;
+}
+
 }  // namespace
 
 Status check_logits(std::span<const float> logits) {
@@ -142,6 +172,62 @@ std::span<const int32_t> TopTokens::select(std::span<const float> logits, int64_
   }
   std::sort(ids_.begin(), ids_.end(), better);
   return ids_;
+}
+
+RowPlace PlaceFinder::nth(std::span<const float> logits, int64_t count) {
+  weights_.assign(logits.size(), 1.0f);
+  return find(logits, static_cast<double>(count));
+}
+
+RowPlace PlaceFinder::mass(std::span<const float> logits, const Mass& mass) {
+  weights_.resize(logits.size());
+  for (size_t id = 0; id < logits.size(); ++id) {
+    weights_[id] = fast_exp((logits[id] - mass.max) / mass.temperature);
+  }
+  double total = 0.0;
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (!mass.within.covers(logits[id], static_cast<int32_t>(id))) weights_[id] = 0.0f;
+    total += static_cast<double>(weights_[id]);
+  }
+  const RowPlace found = find(logits, static_cast<double>(mass.share) * total);
+  return mass.within.covers(found.logit, found.id) ? found : mass.within;
+}
+
+// The first place, best first, at which the weights reach `wanted`. Every sum runs over ids in
+// order, so it depends on the row alone.
+RowPlace PlaceFinder::find(std::span<const float> logits, double wanted) {
+  buckets_.assign(kNumBuckets, 0.0);
+  for (size_t id = 0; id < logits.size(); ++id) {
+    buckets_[bucket_of(order_key(logits[id]), kFirstShift)] += static_cast<double>(weights_[id]);
+  }
+  double sum = 0.0;
+  const size_t first = crossing(buckets_, wanted, sum);
+  entries_.clear();
+  for (size_t id = 0; id < logits.size(); ++id) {
+    const uint32_t key = order_key(logits[id]);
+    if (bucket_of(key, kFirstShift) != first) continue;
+    entries_.push_back({key, static_cast<int32_t>(id), weights_[id]});
+  }
+  sum = narrow(kSecondShift, wanted, sum);
+  sum = narrow(0, wanted, sum);
+  // What is left has one logit.
+  for (const Entry& entry : entries_) {
+    sum += static_cast<double>(entry.weight);
+    if (sum >= wanted) return {logits[static_cast<size_t>(entry.id)], entry.id};
+  }
+  const int32_t last_id = entries_.back().id;  // sums in another order may fall short by rounding
+  return {logits[static_cast<size_t>(last_id)], last_id};
+}
+
+// Keeps the entries of one bucket; returns the sum before it.
+double PlaceFinder::narrow(int shift, double wanted, double sum) {
+  buckets_.assign(kNumBuckets, 0.0);
+  for (const Entry& entry : entries_) {
+    buckets_[bucket_of(entry.key, shift)] += static_cast<double>(entry.weight);
+  }
+  const size_t found = crossing(buckets_, wanted, sum);
+  std::erase_if(entries_, [&](const Entry& entry) { return bucket_of(entry.key, shift) != found; });
+  return sum;
 }
 
 TokenLogprobs token_logprobs(std::span<const float> logits, int32_t id, int32_t num_top,

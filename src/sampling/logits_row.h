@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -39,6 +40,49 @@ class TopTokens {
  private:
   std::vector<float> block_max_;
   std::vector<int32_t> ids_;
+};
+
+// A place in the best-first order of a row (of equal logits the lower id first): that of token
+// `id`. Behind every token unless set.
+struct RowPlace {
+  float logit = -std::numeric_limits<float>::infinity();
+  int32_t id = std::numeric_limits<int32_t>::max();
+
+  // Whether the token is at this place or before it.
+  bool covers(float other_logit, int32_t other_id) const {
+    return other_logit > logit || (other_logit == logit && other_id <= id);
+  }
+};
+
+// Finds where the best tokens of a row end, in time linear in the row however many they are. Owns
+// scratch; one per thread.
+class PlaceFinder {
+ public:
+  // Of the `count`-th best token; count >= 1.
+  RowPlace nth(std::span<const float> logits, int64_t count);
+
+  struct Mass {
+    float max = 0.0f;  // the largest logit
+    float temperature = 1.0f;
+    RowPlace within;  // tokens behind it have no mass
+    float share = 1.0f;
+  };
+  // Of the first token at which the best ones together have `share` of the mass
+  // exp((x - max) / temperature); never behind `within`.
+  RowPlace mass(std::span<const float> logits, const Mass& mass);
+
+ private:
+  struct Entry {
+    uint32_t key = 0;
+    int32_t id = 0;
+    float weight = 0.0f;
+  };
+  RowPlace find(std::span<const float> logits, double wanted);
+  double narrow(int shift, double wanted, double sum);
+
+  std::vector<float> weights_;  // [vocab_size]
+  std::vector<double> buckets_;
+  std::vector<Entry> entries_;
 };
 
 // Log-probability of `id` and of the `num_top` best tokens under softmax(logits).

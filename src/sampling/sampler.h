@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <vector>
@@ -52,13 +53,23 @@ class Sampler {
     float scaled = 0.0f;  // (logit - max) / temperature, <= 0
   };
 
+  // What the filters leave when that is too much to list.
+  struct Kept {
+    RowPlace last;
+    float least_scaled = -std::numeric_limits<float>::infinity();
+  };
+
   int32_t draw(std::span<const float> logits, const SampleRequest& request, float max);
-  int32_t draw_from_all(std::span<const float> logits, const SampleRequest& request, float max);
-  void keep_top_k(std::span<const float> logits, const SamplingParams& params, float max);
-  void keep_top_p(std::span<const float> logits, const SamplingParams& params, float max);
-  void keep_min_p(std::span<const float> logits, const SamplingParams& params, float max);
+  int32_t draw_from_list(const SampleRequest& request);
+  int32_t draw_from_all(std::span<const float> logits, const SampleRequest& request, float max,
+                        const Kept& kept);
+  void list_best(std::span<const float> logits, int64_t count, float temperature, float max);
+  bool list_top_p(std::span<const float> logits, const SamplingParams& params, float max);
+  bool shorten(double wanted);
+  Kept find_kept(std::span<const float> logits, const SamplingParams& params, float max);
 
   TopTokens top_tokens_;
+  PlaceFinder places_;
   std::vector<float> raw_logits_;
   std::vector<Candidate> candidates_;
 };

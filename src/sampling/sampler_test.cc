@@ -163,6 +163,66 @@ TEST(SamplerTest, TopPOfAFlatRowMatchesASortedRow) {
   }
 }
 
+TEST(SamplerTest, LongListsKeepWhatASortedRowKeeps) {
+  std::vector<float> logits = random_logits(6000, 13, 0.4f);
+  for (float& logit : logits) logit = std::round(logit * 256.0f) / 256.0f;  // equals at the cut
+  std::vector<int32_t> order(logits.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+    return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+  });
+  const float max = logits[static_cast<size_t>(order[0])];
+  for (const float temperature : {0.9f, 3.0f, 40.0f}) {
+    for (const int32_t top_k : {0, 700, 5999}) {
+      for (const float top_p : {1.0f, 0.9f, 0.3f}) {
+        for (const float min_p : {0.0f, 0.2f}) {
+          SamplingParams params;
+          params.temperature = temperature;
+          params.top_k = top_k;
+          params.top_p = top_p;
+          params.min_p = min_p;
+          const auto mass = [&](int32_t id) {
+            return std::exp(static_cast<double>((logits[static_cast<size_t>(id)] - max)) /
+                            static_cast<double>(temperature));
+          };
+          const size_t count = top_k > 0 ? static_cast<size_t>(top_k) : order.size();
+          double total = 0.0, sum = 0.0;
+          for (size_t i = 0; i < count; ++i) total += mass(order[i]);
+          std::set<int32_t> kept;
+          for (size_t i = 0; i < count && sum < static_cast<double>(top_p) * total; ++i) {
+            sum += mass(order[i]);
+            if (mass(order[i]) >= static_cast<double>(min_p)) kept.insert(order[i]);
+          }
+          for (int64_t position = 0; position < 12; ++position) {
+            ASSERT_EQ(sample_id(logits, params, 6, position),
+                      sample_plainly(logits, temperature, 6, position, kept))
+                << temperature << " " << top_k << " " << top_p << " " << min_p;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(SamplerTest, ChoicesOfOneSeedDiffer) {
+  const std::vector<float> logits = random_logits(5000, 23, 0.5f);
+  const SamplingParams params;
+  const LogitsPipeline pipeline(params, {});
+  Sampler sampler;
+  const auto answer = [&](uint32_t choice_idx) {
+    std::vector<int32_t> ids;
+    for (int64_t position = 0; position < 8; ++position) {
+      std::vector<float> row = logits;
+      ids.push_back(sampler.sample(row, {params, pipeline, 99, position, choice_idx})->token_id);
+    }
+    return ids;
+  };
+  std::set<std::vector<int32_t>> answers;
+  for (uint32_t choice_idx = 0; choice_idx < 50; ++choice_idx) answers.insert(answer(choice_idx));
+  EXPECT_EQ(answers.size(), 50u);
+  EXPECT_EQ(answer(3), answer(3));
+}
+
 TEST(SamplerTest, SeedAndPositionDecideAndNothingElse) {
   const std::vector<float> logits = random_logits(5000, 21, 1.0f);
   const SamplingParams params;
@@ -242,6 +302,80 @@ TEST(LogitsPipelineTest, PenaltiesMatchHandComputedValues) {
   EXPECT_FLOAT_EQ(logits[4], 7.0f);
 }
 
+std::set<int32_t> unmasked(const LogitsPipeline& pipeline, size_t vocab_size) {
+  std::vector<float> logits(vocab_size, 1.0f);
+  EXPECT_TRUE(pipeline.active());
+  pipeline.apply(logits);
+  std::set<int32_t> ids;
+  for (size_t id = 0; id < vocab_size; ++id) {
+    if (logits[id] != -kInfinity) ids.insert(static_cast<int32_t>(id));
+  }
+  return ids;
+}
+
+TEST(LogitsPipelineTest, OnlyAllowedTokensStay) {
+  SamplingParams params;
+  params.allowed_token_ids = {7, 0, 3, 7};
+  EXPECT_EQ(unmasked(LogitsPipeline(params, {}), 9), (std::set<int32_t>{0, 3, 7}));
+  params.allowed_token_ids = {8};
+  EXPECT_EQ(unmasked(LogitsPipeline(params, {}), 9), (std::set<int32_t>{8}));
+  params.logit_bias = {{2, 100.0f}, {8, -100.0f}};
+  EXPECT_EQ(unmasked(LogitsPipeline(params, {}), 9), (std::set<int32_t>{8}))
+      << "a bias brings nothing back";
+}
+
+TEST(LogitsPipelineTest, BadSequencesNeverComplete) {
+  SamplingParams params;
+  params.bad_token_ids = {{4}, {1, 2}, {1, 1, 3}};
+  const std::vector<int32_t> prompt = {1, 1};
+  LogitsPipeline pipeline(params, prompt);
+  const auto banned = [&] {
+    std::set<int32_t> ids = {0, 1, 2, 3, 4};
+    for (const int32_t id : unmasked(pipeline, 5)) ids.erase(id);
+    return ids;
+  };
+  EXPECT_EQ(banned(), (std::set<int32_t>{4})) << "the prompt is not the answer";
+  pipeline.append(1);
+  EXPECT_EQ(banned(), (std::set<int32_t>{2, 4}));
+  pipeline.append(1);
+  EXPECT_EQ(banned(), (std::set<int32_t>{2, 3, 4}));
+  pipeline.append(1);
+  EXPECT_EQ(banned(), (std::set<int32_t>{2, 3, 4})) << "only the last tokens count";
+  pipeline.append(0);
+  EXPECT_EQ(banned(), (std::set<int32_t>{4}));
+}
+
+TEST(LogitsPipelineTest, EndsAreMaskedBeforeMinTokens) {
+  SamplingParams params;
+  params.min_tokens = 2;
+  LogitsPipeline pipeline(params, {});
+  EXPECT_FALSE(pipeline.active()) << "nothing would end the answer";
+  const std::vector<int32_t> ends = {1, 3};
+  pipeline.forbid_early(ends);
+  EXPECT_EQ(unmasked(pipeline, 4), (std::set<int32_t>{0, 2}));
+  pipeline.append(0);
+  EXPECT_EQ(unmasked(pipeline, 4), (std::set<int32_t>{0, 2}));
+  pipeline.append(2);
+  EXPECT_FALSE(pipeline.active());
+}
+
+TEST(LogitsPipelineTest, ARowWithoutTokensIsAnErrorAndNeverNotANumber) {
+  SamplingParams params;
+  params.allowed_token_ids = {2};
+  params.bad_token_ids = {{2}};
+  params.repetition_penalty = 1.5f;
+  params.logprobs = 1;
+  for (const float temperature : {0.0f, 1.0f}) {
+    for (const float top_p : {0.5f, 1.0f}) {
+      params.temperature = temperature;
+      params.top_p = top_p;
+      const auto result = sample({1.0f, 2.0f, 3.0f}, params);
+      ASSERT_FALSE(result.ok());
+      EXPECT_NE(result.status().message().find("no token"), std::string::npos);
+    }
+  }
+}
+
 TEST(LogitsPipelineTest, LogprobsComeFromTheRawLogits) {
   SamplingParams params;
   params.temperature = 0.0f;
@@ -285,6 +419,30 @@ TEST(LogitsRowTest, SelectEqualsASort) {
       const auto ids = top_tokens.select(logits, static_cast<int64_t>(count));
       ASSERT_EQ(ids.size(), std::min(count, vocab_size));
       EXPECT_TRUE(std::equal(ids.begin(), ids.end(), order.begin()));
+    }
+  }
+}
+
+TEST(LogitsRowTest, PlacesEqualThoseOfASort) {
+  for (const size_t vocab_size : {1u, 7u, 1000u, 4097u}) {
+    std::vector<float> logits = random_logits(vocab_size, 61, 2.0f);
+    for (float& logit : logits) logit = std::round(logit * 8.0f) / 8.0f;
+    for (size_t id = 0; id < vocab_size; id += 5) logits[id] = -kInfinity;
+    for (size_t id = 0; id < vocab_size; id += 7) logits[id] = id % 2 == 0 ? 0.0f : -0.0f;
+    std::vector<int32_t> order(vocab_size);
+    for (size_t i = 0; i < vocab_size; ++i) order[i] = static_cast<int32_t>(i);
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+      return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+    });
+    PlaceFinder places;
+    for (size_t count = 1; count <= vocab_size; count += 1 + count / 3) {
+      const RowPlace place = places.nth(logits, static_cast<int64_t>(count));
+      ASSERT_EQ(place.id, order[count - 1]) << count;
+      int64_t num_covered = 0;
+      for (size_t id = 0; id < vocab_size; ++id) {
+        num_covered += place.covers(logits[id], static_cast<int32_t>(id)) ? 1 : 0;
+      }
+      ASSERT_EQ(num_covered, static_cast<int64_t>(count));
     }
   }
 }

@@ -61,6 +61,31 @@ Status check_logit_bias(const SamplingParams& params, const SamplingLimits& limi
   return {};
 }
 
+Status check_masks(const SamplingParams& params, const SamplingLimits& limits) {
+  if (params.allowed_token_ids.size() > static_cast<size_t>(limits.vocab_size)) {
+    return bad_usage(str("allowed_token_ids has ", params.allowed_token_ids.size(), " ids for ",
+                         limits.vocab_size, " tokens"));
+  }
+  for (const int32_t id : params.allowed_token_ids) {
+    SLIPSTREAM_RETURN_IF_ERROR(check_id("allowed_token_ids", id, limits));
+  }
+  if (params.bad_token_ids.size() > kMaxBadSequences) {
+    return bad_usage(str("bad_token_ids has ", params.bad_token_ids.size(), " sequences; at most ",
+                         kMaxBadSequences));
+  }
+  for (const std::vector<int32_t>& sequence : params.bad_token_ids) {
+    if (sequence.empty()) return bad_usage("bad_token_ids has an empty sequence");
+    if (sequence.size() > kMaxBadSequenceTokens) {
+      return bad_usage(str("bad_token_ids has a sequence of ", sequence.size(), " ids; at most ",
+                           kMaxBadSequenceTokens));
+    }
+    for (const int32_t id : sequence) {
+      SLIPSTREAM_RETURN_IF_ERROR(check_id("bad_token_ids", id, limits));
+    }
+  }
+  return {};
+}
+
 Status check_stops(const SamplingParams& params, const SamplingLimits& limits) {
   if (!params.stop.empty() && !limits.has_tokenizer) {
     return bad_usage("stop needs the tokenizer, which is not loaded");
@@ -116,6 +141,7 @@ Status check_lengths(const SamplingParams& params) {
 Status validate_sampling_params(const SamplingParams& params, const SamplingLimits& limits) {
   SLIPSTREAM_RETURN_IF_ERROR(check_numbers(params));
   SLIPSTREAM_RETURN_IF_ERROR(check_logit_bias(params, limits));
+  SLIPSTREAM_RETURN_IF_ERROR(check_masks(params, limits));
   SLIPSTREAM_RETURN_IF_ERROR(check_lengths(params));
   SLIPSTREAM_RETURN_IF_ERROR(check_stops(params, limits));
   SLIPSTREAM_RETURN_IF_ERROR(check_logprobs("logprobs", params.logprobs, limits));

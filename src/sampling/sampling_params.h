@@ -18,6 +18,9 @@ struct SamplingLimits {
 constexpr size_t kMaxStopStrings = 64;
 constexpr size_t kMaxStopBytes = 4096;  // of one stop string
 constexpr size_t kMaxStopTokenIds = 1024;
+// allowed_token_ids may name every token once; more is not a longer list but the same one again.
+constexpr size_t kMaxBadSequences = 1024;
+constexpr size_t kMaxBadSequenceTokens = 128;
 constexpr float kMaxTemperature = 100.0f;
 constexpr float kMinRepetitionPenalty = 0.01f;
 constexpr float kMaxRepetitionPenalty = 100.0f;

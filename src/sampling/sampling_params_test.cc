@@ -71,6 +71,20 @@ TEST(SamplingParamsTest, IdsAreCheckedAgainstTheWidthOfTheLogits) {
   expect_refused("logit_bias", [](auto& p) { p.logit_bias.assign(1'000'000, {1, 0.0f}); });
 }
 
+TEST(SamplingParamsTest, MasksNameTokensAndHaveLimits) {
+  for (const int32_t bad : {-1, 100, std::numeric_limits<int32_t>::max()}) {
+    expect_refused("allowed_token_ids", [&](auto& p) { p.allowed_token_ids = {3, bad}; });
+    expect_refused("bad_token_ids", [&](auto& p) { p.bad_token_ids = {{1}, {2, bad}}; });
+  }
+  expect_refused("allowed_token_ids", [](auto& p) { p.allowed_token_ids.assign(101, 1); });
+  expect_refused("bad_token_ids", [](auto& p) { p.bad_token_ids = {{}}; });
+  expect_refused("bad_token_ids", [](auto& p) { p.bad_token_ids.assign(2000, {1}); });
+  expect_refused("bad_token_ids",
+                 [](auto& p) { p.bad_token_ids = {std::vector<int32_t>(1000, 1)}; });
+  expect_accepted([](auto& p) { p.allowed_token_ids.assign(100, 99); });
+  expect_accepted([](auto& p) { p.bad_token_ids.assign(1024, std::vector<int32_t>(128, 0)); });
+}
+
 TEST(SamplingParamsTest, LengthsAreCheckedAgainstEachOther) {
   expect_refused("max_tokens", [](auto& p) { p.max_tokens = 0; });
   expect_refused("max_tokens", [](auto& p) { p.max_tokens = -1; });
