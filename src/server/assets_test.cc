@@ -90,7 +90,9 @@ TEST(Assets, NoPageRunsForeignScriptsAndThePreviewHasNoOriginAndNoNetwork) {
         << asset.path;
     EXPECT_EQ(asset.policy.find("sandbox allow-scripts;") == 0, preview) << asset.path;
     EXPECT_EQ(asset.policy.find("allow-same-origin"), std::string_view::npos) << asset.path;
-    if (preview) EXPECT_EQ(asset.policy.find("connect-src"), std::string_view::npos);
+    if (preview) {
+      EXPECT_EQ(asset.policy.find("connect-src"), std::string_view::npos);
+    }
   }
 }
 

@@ -16,7 +16,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome")
                  if (path := shutil.which(name))), None)
-STORIES = ROOT.parent / "shared/models/stories260K"
 DEFAULT_MODEL = "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf"
 START_S = 60
 
@@ -91,9 +90,8 @@ def binary():
     return build / "slipstream"
 
 
-def chat_model():
-    home = Path(os.environ.get("SLIPSTREAM_HOME", Path.home() / ".cache/slipstream"))
-    return next((path for path in (home / DEFAULT_MODEL, STORIES) if path.exists()), None)
+def default_model():
+    return Path(os.environ.get("SLIPSTREAM_HOME", Path.home() / ".cache/slipstream")) / DEFAULT_MODEL
 
 
 @pytest.fixture(scope="session")
@@ -101,9 +99,9 @@ def live():
     """The URL of a real server with a real model."""
     if not binary().exists():
         pytest.skip(f"{binary()} is not built")
-    model = chat_model()
-    if model is None:
-        pytest.skip(f"no model: {DEFAULT_MODEL} is absent")
+    model = default_model()
+    if not model.exists():
+        pytest.skip(f"{model} is absent")
     process = subprocess.Popen([binary(), "serve", str(model), "--port", "0", "--no-usage",
                                 "--max-model-len", "1024"],
                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

@@ -115,6 +115,7 @@ class MockServer(ThreadingHTTPServer):
         self.rate, self.key, self.ttft_s = rate, key, ttft_s
         self.assets = staged_assets()
         self.answer = None
+        self.loading = False
         self.requests = []
         self.lock = threading.Lock()
         self.aborted = self.running = self.generated = 0
@@ -136,6 +137,7 @@ class MockServer(ThreadingHTTPServer):
                 f'vllm:prompt_tokens_total{{model_name="mock"}} {30 * len(self.requests)}\n'
                 'vllm:prefix_cache_queries_total{model_name="mock"} 1000\n'
                 'vllm:prefix_cache_hits_total{model_name="mock"} 420\n'
+                f'slipstream:roof_tokens_per_second{{model_name="mock"}} {ROOF_TOKENS_PER_S}\n'
                 'vllm:num_preemptions_total{model_name="mock"} 0\n'
                 f'vllm:request_success_total{{finished_reason="stop"}} {len(self.requests)}\n'
                 f'vllm:time_to_first_token_seconds_bucket{{le="0.05"}} {len(self.requests)}\n'
@@ -176,6 +178,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, asset["body"], asset["type"], Content_Security_Policy=asset["policy"],
                        X_Content_Type_Options="nosniff", Referrer_Policy="no-referrer",
                        Cross_Origin_Opener_Policy="same-origin")
+        elif self.server.loading:
+            self.refuse(503, "The model is loading.", "service_unavailable", Retry_After="1")
         elif not self.has_key():
             pass
         elif self.path == "/v1/models":

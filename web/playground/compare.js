@@ -4,6 +4,8 @@ import { everyFrame } from "./frames.js";
 import { Generation, requestBody } from "./generation.js";
 import { ParamsPanel } from "./params.js";
 
+const SAME_SPEED = 0.02;
+
 class Side {
   constructor(name, parameters, values) {
     this.name = name;
@@ -149,9 +151,10 @@ export class CompareView {
     const same = a.content === b.content;
     this.split(parting);
     const ratio = a.rate() / b.rate();
-    const speed = Number.isFinite(ratio)
-      ? ratio >= 1 ? `A decoded ${ratio.toFixed(2)}× as fast as B` : `B decoded ${(1 / ratio).toFixed(2)}× as fast as A`
-      : "";
+    let speed = "";
+    if (Math.abs(ratio - 1) < SAME_SPEED) speed = "both decoded at one speed";
+    else if (ratio > 1) speed = `A decoded ${ratio.toFixed(2)}× as fast as B`;
+    else if (ratio < 1) speed = `B decoded ${(1 / ratio).toFixed(2)}× as fast as A`;
     const text = same ? "The answers are equal" : `The answers part after ${formatCount(parting)} characters`;
     setText(this.verdict, [text, speed].filter(Boolean).join(" · "));
   }

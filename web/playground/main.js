@@ -16,6 +16,7 @@ import { Store, activePath, newConversation, promptMessages } from "./store.js";
 
 const $ = (id) => document.getElementById(id);
 const PHONE = matchMedia("(max-width: 899px)");
+const RETRY_MS = 1000;
 const TABS = [["chat", "Chat"], ["compare", "Compare"], ["replay", "Replay"], ["server", "Server"]];
 
 function notify(text, action) {
@@ -76,9 +77,13 @@ class App {
       document.title = `${this.model} · Slipstream`;
       parameters = await loadParameters();
     } catch (error) {
-      notify(error.message, { label: "Try again", act: () => this.connect() });
+      const soon = error.status === 503; // the server listens before its model is loaded
+      notify(soon ? "The model is loading…" : error.message,
+        soon ? undefined : { label: "Try again", act: () => this.connect() });
+      if (soon) setTimeout(() => this.connect(), RETRY_MS);
       return;
     }
+    $("notice").replaceChildren();
     this.params = new ParamsPanel(this.paramsBox, parameters, { onChange: () => this.saveSoon() });
     this.params.bind(this.conversation.params);
     this.compare = new CompareView($("view-compare"), parameters, {
@@ -92,6 +97,7 @@ class App {
       rate: poll.perSecond("vllm:generation_tokens_total"),
       running: poll.value("vllm:num_requests_running"),
       waiting: poll.value("vllm:num_requests_waiting"),
+      roofRate: poll.value("slipstream:roof_tokens_per_second"),
     }));
     document.body.dataset.ready = "true";
     this.showTab(location.hash.slice(1));

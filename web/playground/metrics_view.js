@@ -132,7 +132,8 @@ export class MetricsView {
     setText(this.stripParts.roof, formatPercent(fraction));
   }
 
-  showServer({ rate, running, waiting }) {
+  showServer({ rate, running, waiting, roofRate }) {
+    if (roofRate > 0) this.roofRate = roofRate;
     setText(this.server.rate.value, Number.isFinite(rate) ? `${formatRate(rate)} tok/s` : "–");
     setText(this.server.running.value, formatCount(running));
     setText(this.server.waiting.value, formatCount(waiting));

@@ -11,6 +11,7 @@ const NOT_OFFERED = new Set([
   "return_prompt_text", "add_generation_prompt", "continue_final_message", "chat_template",
   "chat_template_kwargs", "request_id", "user", "max_tokens", "metadata", "store",
 ]);
+const HIDDEN_GROUP = "unsupported";
 const GROUPS = [
   ["Sampling", ["temperature", "top_p", "top_k", "min_p", "seed", "max_completion_tokens"]],
   ["Penalties", ["repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias"]],
@@ -53,7 +54,7 @@ export async function loadParameters() {
   const post = document.paths?.["/v1/chat/completions"]?.post;
   const schema = resolve(document, post?.requestBody?.content?.["application/json"]?.schema);
   return Object.entries(schema.properties ?? {})
-    .filter(([name]) => !NOT_OFFERED.has(name))
+    .filter(([name, raw]) => !NOT_OFFERED.has(name) && raw["x-group"] !== HIDDEN_GROUP)
     .map(([name, raw]) => describe(document, name, raw));
 }
 

@@ -9,10 +9,18 @@ import { SAMPLE_PROMPT, SAMPLE_TEXT, samplePieces } from "./sample_text.js";
 export const RATES = [50, 100, 1000, 3000];
 const WORKFLOW_TOKENS = 50_000;
 const LIVE_TOKENS = 512;
+const MIN_PIECES = 200; // a shorter answer is said again, as paragraphs of one
 const KEPT_ANSWERS = 3; // of a lane that plays its answer again and again
 
 // The pieces the server sent an answer in, one a token; edited answers are cut anew.
 function piecesOf(answer) {
+  const pieces = cutAnswer(answer);
+  const all = [...pieces];
+  while (all.length < MIN_PIECES) all.push("\n\n", ...pieces);
+  return all;
+}
+
+function cutAnswer(answer) {
   if (!answer) return samplePieces(SAMPLE_TEXT);
   const { content, cuts } = answer;
   if (!cuts || cuts.reduce((sum, each) => sum + each, 0) !== content.length) return samplePieces(content);

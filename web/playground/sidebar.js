@@ -15,7 +15,7 @@ export class Sidebar {
       onchange: () => this.importFile(file),
     });
     element.append(
-      button("New chat", onNew, { class: "primary wide", id: "new-chat" }),
+      button("New chat", onNew, { class: "wide", id: "new-chat" }),
       this.list,
       h("div", { class: "row" },
         button("Export", () => this.exportAll(), { class: "quiet", id: "export" }),
