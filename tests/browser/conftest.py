@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from browser_helpers import DESKTOP
 from mock_server import MockServer
 
 ROOT = Path(__file__).resolve().parents[2]
-SCREENSHOTS = Path(__file__).parent / "screenshots"
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome")
                  if (path := shutil.which(name))), None)
 DEFAULT_MODEL = "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -52,7 +52,7 @@ def open_page(browser):
             errors.append(error.stack)
 
     def opened(url, ready=True, **options):
-        context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+        context = browser.new_context(**{**DESKTOP, **options})
         context.set_default_timeout(20_000)
         contexts.append(context)
         page = context.new_page()
@@ -71,18 +71,6 @@ def open_page(browser):
 @pytest.fixture
 def page(open_page, mock):
     return open_page(mock.url)
-
-
-def ask(page, text):
-    page.fill("#prompt", text)
-    page.press("#prompt", "Enter")
-
-
-def wait_answered(page):
-    """Until no answer is being made and its last words are in the page."""
-    page.wait_for_selector("#send:not(.is-stop)")
-    page.wait_for_selector(".message.assistant:last-child .foot button")
-    page.wait_for_function("() => !document.querySelector('.message.assistant:last-child .open')")
 
 
 def binary():

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from conftest import ask, wait_answered
+from browser_helpers import ask, wait_answered
 
 PROMPT = "Say \"hi\" to Zoë's café & `uname` $HOME \\n.\nOne line."
 ANSWER_TOKENS = 12

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from conftest import ask, wait_answered
+from browser_helpers import PHONE, ask, wait_answered
 from mock_server import DEFAULT_TEXT, PROPERTIES
 
 
@@ -367,10 +367,6 @@ def test_metrics_text_is_read_with_labels_and_quantiles(page):
 
 
 # --- Phone ---
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True,
-         "device_scale_factor": 2}
-
 
 def test_nothing_is_wider_than_a_phone(open_page, mock):
     page = open_page(mock.url, **PHONE)

@@ -2,7 +2,7 @@
 
 import json
 
-from conftest import ask, wait_answered
+from browser_helpers import ask, wait_answered
 
 
 def test_a_page_is_previewed_while_it_is_written(page, mock):

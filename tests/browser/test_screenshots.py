@@ -2,11 +2,7 @@
 
 import pytest
 
-from conftest import SCREENSHOTS, ask, wait_answered
-
-DESKTOP = {"viewport": {"width": 1440, "height": 900}}
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True,
-         "device_scale_factor": 2}
+from browser_helpers import DESKTOP, PHONE, SCREENSHOTS, ask, wait_answered
 
 
 @pytest.mark.slow

@@ -256,7 +256,11 @@ class App {
       }
     };
     for (const [opener, drawer] of drawers) {
-      opener.addEventListener("click", () => show(drawer.classList.contains("is-open") ? null : drawer));
+      opener.addEventListener("click", () => {
+        const wasOpen = drawer.classList.contains("is-open") && document.body.dataset.view === "chat";
+        this.showTab("chat");
+        show(wasOpen ? null : drawer);
+      });
     }
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape") show(null);

@@ -23,7 +23,7 @@ function piecesOf(answer) {
 function cutAnswer(answer) {
   if (!answer) return samplePieces(SAMPLE_TEXT);
   const { content, cuts } = answer;
-  if (!cuts || cuts.reduce((sum, each) => sum + each, 0) !== content.length) return samplePieces(content);
+  if (!Array.isArray(cuts) || cuts.reduce((sum, each) => sum + each, 0) !== content.length) return samplePieces(content);
   let at = 0;
   return cuts.map((length) => content.slice(at, (at += length)));
 }

@@ -7,6 +7,7 @@
 const DATABASE = "slipstream";
 const FORMAT = "slipstream-conversations";
 const ROOT = "root";
+const NODE_ID = /^[a-z0-9]{1,64}$/;
 const ROLES = new Set(["user", "assistant"]);
 
 export function newId() {
@@ -90,7 +91,7 @@ export function importText(text) {
   }
   return file.conversations.map((each, idx) => {
     if (!isConversation(each)) throw new Error(`Conversation ${idx + 1} of the file is damaged.`);
-    return { ...each, id: newId() };
+    return { ...each, id: newId(), updated: Number(each.updated) || Date.now() };
   });
 }
 
@@ -109,6 +110,7 @@ function isConversation(value) {
     if (typeof node.content !== "string" || !Array.isArray(node.children)) return false;
     if (id !== ROOT && !ROLES.has(node.role)) return false;
     if (node.active !== null && !node.children.includes(node.active)) return false;
+    if (!NODE_ID.test(id)) return false;
     seen.add(id);
     for (const child of node.children) waiting.push([child, id]);
   }

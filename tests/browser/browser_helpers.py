@@ -1,0 +1,20 @@
+"""What several browser tests do with a page."""
+
+from pathlib import Path
+
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+DESKTOP = {"viewport": {"width": 1440, "height": 900}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True,
+         "device_scale_factor": 2}
+
+
+def ask(page, text):
+    page.fill("#prompt", text)
+    page.press("#prompt", "Enter")
+
+
+def wait_answered(page):
+    """Until no answer is being made and its last words are in the page."""
+    page.wait_for_selector("#send:not(.is-stop)")
+    page.wait_for_selector(".message.assistant:last-child .foot button")
+    page.wait_for_function("() => !document.querySelector('.message.assistant:last-child .open')")
