@@ -6,9 +6,12 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/sha256.h"
 #include "base/strings.h"
+#include "server/access_log.h"
 #include "server/auth.h"
 #include "server/json_writer.h"
+#include "server/key_usage.h"
 #include "server/ledger.h"
 #include "server/server_context.h"
 #include "server/server_metrics.h"
@@ -49,6 +52,7 @@ class Call final : public EventListener, public std::enable_shared_from_this<Cal
  private:
   bool submit_choices();
   Request request_for(const Choice& choice) const;
+  std::string cache_salt() const;
   Choice* find(RequestId id);
   void take(Choice& choice, TokenEvent& event);
   void stream(Choice& choice, bool first);
@@ -67,7 +71,6 @@ class Call final : public EventListener, public std::enable_shared_from_this<Cal
   CallState state_;
   std::unique_ptr<AnswerFormat> format_;
   std::shared_ptr<ResponseWriter> writer_;
-  std::string request_id_;
   const ApiKey* key_;
   size_t num_open_ = 0;  // choices without a finish reason
   bool done_ = false;    // answered, failed or abandoned: what comes later is ignored
@@ -80,14 +83,11 @@ class Call final : public EventListener, public std::enable_shared_from_this<Cal
 
 Call::Call(ServerContext& context, const HttpRequest& http, CallSpec spec,
            std::unique_ptr<AnswerFormat> format, std::shared_ptr<ResponseWriter> writer)
-    : context_(context),
-      format_(std::move(format)),
-      writer_(std::move(writer)),
-      request_id_(http.request_id),
-      key_(http.key) {
+    : context_(context), format_(std::move(format)), writer_(std::move(writer)), key_(http.key) {
   Engine& engine = context_.bridge->engine();
   state_.spec = std::move(spec);
   state_.arrival_ns = http.arrival_ns;
+  state_.request_id = http.request_id;
   state_.model = &engine.model();
   state_.tokenizer = engine.tokenizer().get();
   state_.read_gb_s = context_.read_gb_s;
@@ -120,16 +120,25 @@ Request Call::request_for(const Choice& choice) const {
   request.sampling = spec.sampling;
   request.sampling.choice_idx = static_cast<uint32_t>(choice.idx % spec.n);
   request.priority = spec.priority;
-  // Without this, the time to the first token tells one key what another has asked.
-  if (key_ != nullptr && !context_.share_prefix_cache) {
-    request.cache_salt.assign(key_->hash.begin(), key_->hash.end());
+  // A default length gives way to a long prompt; one that was asked for has been checked to fit.
+  if (request.sampling.max_tokens && !spec.asks_max_tokens) {
+    const int64_t room = state_.model->max_model_len - std::ssize(request.prompt_token_ids);
+    request.sampling.max_tokens = std::min(*request.sampling.max_tokens, room);
   }
-  request.cache_salt += spec.cache_salt;
+  request.cache_salt = cache_salt();
   const int64_t longest_ms = context_.limits.max_request_ms;
   const int64_t deadline_ms =
       spec.deadline_ms > 0 ? std::min(spec.deadline_ms, longest_ms) : longest_ms;
   request.deadline_ns = state_.arrival_ns + deadline_ms * kNsPerMs;
   return request;
+}
+
+// Without a salt, the time to the first token tells one key what another has asked.
+std::string Call::cache_salt() const {
+  if (key_ == nullptr || context_.share_prefix_cache) return state_.spec.cache_salt;
+  const std::string secret(context_.salt_secret.begin(), context_.salt_secret.end());
+  const std::string id(key_->hash.begin(), key_->hash.end());
+  return to_hex(hmac_sha256(secret, id)) + state_.spec.cache_salt;
 }
 
 bool Call::submit_choices() {
@@ -144,13 +153,14 @@ bool Call::submit_choices() {
     cancel_open();
     const std::string& message = id.status().message();
     if (id.status().code() != StatusCode::kBadUsage) {
-      writer_->send(format_->error_response(rate_limited(message, 1)));
+      writer_->send(format_->error_response(state_, rate_limited(message, 1)));
       return false;
     }
     // The engine's messages open with the parameter's name.
     const std::string first_word = message.substr(0, message.find(' '));
     const bool names_param = first_word.find('_') != std::string::npos;
-    writer_->send(format_->error_response(invalid_request(message, names_param ? first_word : "")));
+    writer_->send(
+        format_->error_response(state_, invalid_request(message, names_param ? first_word : "")));
     return false;
   }
   return true;
@@ -213,6 +223,7 @@ void Call::take(Choice& choice, TokenEvent& event) {
   choice.text += event.text;
   if (event.finish != FinishReason::kNone) {
     choice.finish = event.finish;
+    choice.stop_idx = event.stop_idx;
     --num_open_;
   }
 }
@@ -253,6 +264,7 @@ HttpHeaders Call::headers() const {
   if (state_.choices.size() == 1 && state_.choices[0].num_tokens > 0) {
     headers.emplace_back("x-slipstream-seed", std::to_string(state_.choices[0].seed));
   }
+  format_->append_headers(state_, headers);
   return headers;
 }
 
@@ -276,7 +288,7 @@ void Call::fail(const ApiError& error, FinishReason reason) {
   cancel_open();
   account(reason);
   if (!begun_) {
-    writer_->send(format_->error_response(error));
+    writer_->send(format_->error_response(state_, error));
     return;
   }
   format_->append_error(state_, error, out_);
@@ -339,6 +351,24 @@ void Call::account(FinishReason reason) {
     seen.last_token_ns = choice.last_token_ns;
     context_.metrics->observe_finished(seen);
   }
+  const Usage& usage = state_.usage;
+  if (context_.key_usage != nullptr) {
+    context_.key_usage->charge_tokens(key_, usage.prompt_tokens + usage.completion_tokens,
+                                      steady_now_ns());
+  }
+  const Choice& first = state_.choices.front();
+  CallRecord line;
+  line.model = context_.model_id;
+  line.input_tokens = usage.prompt_tokens;
+  line.cached_tokens = usage.cached_tokens;
+  line.output_tokens = usage.completion_tokens;
+  if (first.first_token_ns > 0) {
+    line.ttft_ms = seconds_between(state_.arrival_ns, first.first_token_ns) * 1e3;
+  }
+  line.decode_tok_s = decode_rate(first);
+  line.finish = finish_reason_name(reason);
+  line.user = spec.user;
+  writer_->note(line);
   record(reason);
 }
 
@@ -346,7 +376,7 @@ void Call::record(FinishReason reason) {
   if (context_.ledger == nullptr) return;
   LedgerEntry entry;
   entry.finished_unix_ms = unix_now_ms();
-  entry.request_id = request_id_;
+  entry.request_id = state_.request_id;
   entry.key_label = key_ != nullptr ? key_->label : "";
   entry.route = state_.spec.route;
   entry.model = context_.model_id;
@@ -369,9 +399,11 @@ void AnswerFormat::append_error(const CallState&, const ApiError& error, std::st
   out += error_event(error);
 }
 
-HttpResponse AnswerFormat::error_response(const ApiError& error) const {
+HttpResponse AnswerFormat::error_response(const CallState&, const ApiError& error) const {
   return slipstream::error_response(error);
 }
+
+void AnswerFormat::append_headers(const CallState&, HttpHeaders&) const {}
 
 void start_call(ServerContext& context, const HttpRequest& http, CallSpec spec,
                 std::unique_ptr<AnswerFormat> format, std::shared_ptr<ResponseWriter> writer) {

@@ -33,6 +33,7 @@ struct Choice {
   std::vector<TokenLogprobs> logprobs;         // parallel to token_ids when asked for
   std::vector<TokenLogprobs> prompt_logprobs;  // from position 1, when asked for
   FinishReason finish = FinishReason::kNone;
+  int32_t stop_idx = -1;  // with kStop: which stop string matched; -1: a token ended it
   uint64_t seed = 0;
   int64_t num_cached_tokens = 0;
   int64_t scheduled_ns = 0;  // steady clock, like the next two; 0: not yet
@@ -91,6 +92,7 @@ struct CallState {
   Usage usage;  // so far
   int64_t arrival_ns = 0;
   std::string system_fingerprint;
+  std::string request_id;
   const ModelInfo* model = nullptr;
   const Tokenizer* tokenizer = nullptr;  // null: not loaded
   double read_gb_s = 0.0;                // measured at start; 0: unknown
@@ -117,7 +119,9 @@ class AnswerFormat {
   // A failure after the first byte; the default is error_event().
   virtual void append_error(const CallState& call, const ApiError& error, std::string& out);
   // A failure before it; the default is errors.h's error_response().
-  virtual HttpResponse error_response(const ApiError& error) const;
+  virtual HttpResponse error_response(const CallState& call, const ApiError& error) const;
+  // What the head of an answer says besides what every dialect's does.
+  virtual void append_headers(const CallState& call, HttpHeaders& headers) const;
   // The body of an answer that is not streamed.
   virtual std::string body(const CallState& call) = 0;
 };

@@ -142,6 +142,11 @@ HttpResponse error_response(const ApiError& error) {
   return response;
 }
 
+HttpResponse shaped_error(const ErrorShape& shape, const ApiError& error,
+                          std::string_view request_id) {
+  return shape ? shape(error, request_id) : error_response(error);
+}
+
 std::string error_event(const ApiError& error) {
   return "data: " + error_body(error) + "\n\ndata: [DONE]\n\n";
 }

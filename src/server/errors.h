@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/status.h"
 #include "server/http.h"
@@ -39,6 +40,9 @@ ApiError deadline_exceeded(std::string message);
 // {"error":{"message","type","param","code"}}
 std::string error_body(const ApiError& error);
 HttpResponse error_response(const ApiError& error);
+// The same in a dialect's shape; null is OpenAI's.
+HttpResponse shaped_error(const ErrorShape& shape, const ApiError& error,
+                          std::string_view request_id);
 // `data: {"error":...}\n\n` and `data: [DONE]\n\n`: how a stream that already began fails.
 std::string error_event(const ApiError& error);
 

@@ -4,15 +4,12 @@
 #include <optional>
 #include <utility>
 
+#include "server/json_route.h"
 #include "server/server_context.h"
 #include "server/server_metrics.h"
-#include "server/worker_pool.h"
 
 namespace slipstream {
 namespace {
-
-// Bodies up to this size take well below a millisecond.
-constexpr size_t kInlineBodyBytes = 16 << 10;
 
 int64_t unix_now_s() {
   return std::chrono::duration_cast<std::chrono::seconds>(
@@ -40,30 +37,33 @@ class GenerationRoute final : public std::enable_shared_from_this<GenerationRout
 
   void handle(HttpRequest http, std::shared_ptr<ResponseWriter> writer) {
     const FrontEnd ends = front_end(context_, *table_);
-    if (http.body.size() <= kInlineBodyBytes || context_.workers == nullptr) {
-      return start(http, prepare(http.body, dialect_, ends), std::move(writer));
-    }
     auto job = std::make_shared<Job>();
     job->body = std::move(http.body);
-    const bool accepted =
-        context_.workers->submit([self = shared_from_this(), job,
-                                  ends] { job->result = prepare(job->body, self->dialect_, ends); },
-                                 [self = shared_from_this(), job, http = std::move(http), writer] {
-                                   self->start(http, std::move(*job->result), writer);
-                                 });
-    if (!accepted) writer->send(dialect_.refuse(rate_limited("too many large requests wait", 1)));
+    const bool accepted = run_by_size(
+        context_, job->body.size(),
+        [self = shared_from_this(), job, ends] {
+          job->result = prepare(job->body, self->dialect_, ends);
+        },
+        [self = shared_from_this(), job, http, writer] {
+          self->start(http, std::move(*job->result), writer);
+        });
+    if (!accepted) refuse(rate_limited("too many large requests wait", 1), http, *writer);
   }
 
  private:
+  void refuse(const ApiError& error, const HttpRequest& http, ResponseWriter& writer) const {
+    writer.send(shaped_error(dialect_.error_shape, error, http.request_id));
+  }
+
   void start(const HttpRequest& http, ApiResult<PreparedCall> prepared,
              std::shared_ptr<ResponseWriter> writer) {
-    if (!prepared.ok()) return writer->send(dialect_.refuse(prepared.error()));
+    if (!prepared.ok()) return refuse(prepared.error(), http, *writer);
     CallSpec& spec = prepared->spec;
     if (spec.num_unknown_fields > 0)
       context_.metrics->count_unknown_fields(spec.num_unknown_fields);
     if (spec.model.empty()) spec.model = context_.model_id;
     const ApiResult<int64_t> deadline_ms = parse_deadline_ms(http.header("x-request-timeout-ms"));
-    if (!deadline_ms.ok()) return writer->send(dialect_.refuse(deadline_ms.error()));
+    if (!deadline_ms.ok()) return refuse(deadline_ms.error(), http, *writer);
     spec.deadline_ms = deadline_ms.value();
     spec.route = dialect_.route;
     spec.created_s = unix_now_s();

@@ -14,6 +14,7 @@
 
 namespace slipstream {
 
+struct ApiError;    // server/errors.h
 struct ApiKey;      // server/auth.h
 struct CallRecord;  // server/access_log.h
 
@@ -71,6 +72,9 @@ class ResponseWriter {
 
 using Handler = std::function<void(HttpRequest, std::shared_ptr<ResponseWriter>)>;
 
+// How an API dialect writes an error.
+using ErrorShape = std::function<HttpResponse(const ApiError& error, std::string_view request_id)>;
+
 struct Route {
   std::string method;  // "GET" also answers HEAD
   // Exact, or with one trailing parameter: "/v1/models/{id}".
@@ -79,6 +83,7 @@ struct Route {
   bool needs_key = true;
   // Refused with 503 while the server drains or loads.
   bool needs_engine = true;
+  ErrorShape error_shape;  // of what is refused before the handler; null: error_response()
 };
 
 // Work of other threads for the network thread, and timers on it. Implemented by HttpServer.

@@ -93,9 +93,10 @@ std::string_view visible_bytes(const CallState& call, int32_t token_id) {
   return call.tokenizer->token_bytes(token_id);
 }
 
-void write_chat_logprobs(const CallState& call, const Choice& choice, JsonWriter& json) {
-  json.begin_object().key("content").begin_array();
-  for (const TokenLogprobs& token : choice.logprobs) {
+void write_token_logprobs(const CallState& call, const std::vector<TokenLogprobs>& tokens,
+                          JsonWriter& json) {
+  json.begin_array();
+  for (const TokenLogprobs& token : tokens) {
     json.begin_object();
     write_chat_token(call, token.id, token.logprob, json);
     json.key("top_logprobs").begin_array();
@@ -106,7 +107,13 @@ void write_chat_logprobs(const CallState& call, const Choice& choice, JsonWriter
     }
     json.end_array().end_object();
   }
-  json.end_array().key("refusal").null().end_object();
+  json.end_array();
+}
+
+void write_chat_logprobs(const CallState& call, const Choice& choice, JsonWriter& json) {
+  json.begin_object().key("content");
+  write_token_logprobs(call, choice.logprobs, json);
+  json.key("refusal").null().end_object();
 }
 
 void write_completion_logprobs(const CallState& call, const Choice& choice,

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "server/call.h"
 #include "server/json_writer.h"
@@ -16,6 +17,9 @@ std::string token_name(const CallState& call, int32_t token_id);
 // What `token_id` adds to a visible text: nothing for special tokens that are skipped.
 std::string_view visible_bytes(const CallState& call, int32_t token_id);
 
+// [{token,logprob,bytes,top_logprobs}]
+void write_token_logprobs(const CallState& call, const std::vector<TokenLogprobs>& tokens,
+                          JsonWriter& json);
 // Chat: {"content":[{token,logprob,bytes,top_logprobs}],"refusal":null}, of the choice's tokens.
 void write_chat_logprobs(const CallState& call, const Choice& choice, JsonWriter& json);
 

@@ -5,232 +5,25 @@
 #include <utility>
 
 #include "base/strings.h"
+#include "server/param_makers.h"
 #include "server/params.h"
 #include "text/tokenizer.h"
 
 namespace slipstream {
 namespace {
 
-using Error = std::optional<ApiError>;
+using Error = ParamError;
 
 constexpr int64_t kMaxTokens = INT32_MAX;
 constexpr int64_t kMaxPriority = 1'000'000;
-constexpr size_t kMaxLabelBytes = 256;  // user, cache_salt, request_id
 constexpr size_t kMaxMetadataPairs = 16;
 constexpr size_t kMaxMetadataKeyBytes = 64;
 constexpr size_t kMaxMetadataValueBytes = 512;
-constexpr size_t kMaxTokenIdList = 1024;
 constexpr size_t kMaxBadWords = 64;
 constexpr size_t kMaxBadWordBytes = 256;
 constexpr size_t kMaxTemplateKwargsBytes = 16 << 10;
 
-ApiError wrong_type(const ParamRow& row, const char* expected, const Json& value) {
-  return invalid_request(str(row.name, " is ", value.type_name(), "; it must be ", expected),
-                         row.name);
-}
-
-// An integer that fits 64 bits, or why not.
-Error read_integer(const std::string& what, const Json& value, int64_t& out) {
-  if (value.is_number_unsigned() && value.get<uint64_t>() > uint64_t{INT64_MAX}) {
-    return invalid_request(str(what, " is ", value.get<uint64_t>(), ", which is out of range"));
-  }
-  if (!value.is_number_integer()) {
-    if (value.is_number_float()) {
-      return invalid_request(str(what, " is ", value.get<double>(), "; it must be an integer"));
-    }
-    return invalid_request(str(what, " is ", value.type_name(), "; it must be an integer"));
-  }
-  out = value.get<int64_t>();
-  return {};
-}
-
-Error read_token_id(const std::string& what, const Json& value, const ParamEnv& env, int32_t& out) {
-  int64_t id = 0;
-  if (auto error = read_integer(str("an element of ", what), value, id)) return error;
-  if (id < 0 || id >= env.model->vocab_size) {
-    return invalid_request(
-        str(what, " names token ", id, "; the model has tokens 0 to ", env.model->vocab_size - 1));
-  }
-  out = static_cast<int32_t>(id);
-  return {};
-}
-
-// Text that is only ever a label: short and without control characters.
-Error check_label(const std::string& name, const std::string& text) {
-  if (text.size() > kMaxLabelBytes) {
-    return invalid_request(str(name, " has ", text.size(), " bytes; at most ", kMaxLabelBytes),
-                           name);
-  }
-  const bool plain = std::all_of(text.begin(), text.end(), [](char c) {
-    return static_cast<unsigned char>(c) >= 0x20 && c != 0x7F;
-  });
-  if (!plain) return invalid_request(str(name, " has control characters"), name);
-  return {};
-}
-
-// --- Makers of rows of one plain type ---
-
-struct RowHead {
-  const char* name;
-  uint32_t endpoints;
-  const char* group;
-  const char* doc;
-};
-
-ParamRow row_of(const RowHead& head, Json schema) {
-  return {head.name, head.endpoints, head.group, std::move(schema), head.doc, {}};
-}
-
-ParamRow bool_row(const RowHead& head, std::optional<bool> preset,
-                  std::function<void(ParsedParams&, bool)> set) {
-  ParamRow row = row_of(head, {{"type", "boolean"}});
-  if (preset) row.schema["default"] = *preset;
-  row.set = [row, set = std::move(set)](ParsedParams& parsed, const ParamEnv&,
-                                        const Json& value) -> Error {
-    if (!value.is_boolean()) return wrong_type(row, "true or false", value);
-    set(parsed, value.get<bool>());
-    return {};
-  };
-  return row;
-}
-
-struct IntRange {
-  int64_t min;
-  int64_t max;
-  std::optional<int64_t> preset = {};
-};
-
-ParamRow int_row(const RowHead& head, const IntRange& range,
-                 std::function<void(ParsedParams&, int64_t)> set) {
-  ParamRow row =
-      row_of(head, {{"type", "integer"}, {"minimum", range.min}, {"maximum", range.max}});
-  if (range.preset) row.schema["default"] = *range.preset;
-  row.set = [name = row.name, range, set = std::move(set)](ParsedParams& parsed, const ParamEnv&,
-                                                           const Json& value) -> Error {
-    int64_t number = 0;
-    if (auto error = read_integer(name, value, number)) return error;
-    if (number < range.min || number > range.max) {
-      return invalid_request(
-          str(name, " is ", number, "; it must be between ", range.min, " and ", range.max));
-    }
-    set(parsed, number);
-    return {};
-  };
-  return row;
-}
-
-struct NumberRange {
-  double min;
-  double max;
-  bool min_excluded = false;
-  std::optional<double> preset = {};
-};
-
-ParamRow number_row(const RowHead& head, const NumberRange& range,
-                    std::function<void(ParsedParams&, float)> set) {
-  ParamRow row = row_of(head, {{"type", "number"}});
-  row.schema[range.min_excluded ? "exclusiveMinimum" : "minimum"] = range.min;
-  row.schema["maximum"] = range.max;
-  if (range.preset) row.schema["default"] = *range.preset;
-  row.set = [row, range, set = std::move(set)](ParsedParams& parsed, const ParamEnv&,
-                                               const Json& value) -> Error {
-    if (!value.is_number()) return wrong_type(row, "a number", value);
-    const double number = value.get<double>();
-    // Written so that NaN fails.
-    const bool above = range.min_excluded ? number > range.min : number >= range.min;
-    if (!(above && number <= range.max)) {
-      return invalid_request(str(row.name, " is ", number, "; it must be ",
-                                 range.min_excluded ? "above " : "between ", range.min,
-                                 range.min_excluded ? " and at most " : " and ", range.max));
-    }
-    set(parsed, static_cast<float>(number));
-    return {};
-  };
-  return row;
-}
-
-ParamRow label_row(const RowHead& head, std::function<void(ParsedParams&, std::string)> set) {
-  ParamRow row = row_of(head, {{"type", "string"}, {"maxLength", kMaxLabelBytes}});
-  row.set = [row, set = std::move(set)](ParsedParams& parsed, const ParamEnv&,
-                                        const Json& value) -> Error {
-    if (!value.is_string()) return wrong_type(row, "a string", value);
-    const auto& text = value.get_ref<const std::string&>();
-    if (auto error = check_label(row.name, text)) return error;
-    set(parsed, text);
-    return {};
-  };
-  return row;
-}
-
-ParamRow token_ids_row(const RowHead& head,
-                       std::function<void(ParsedParams&, std::vector<int32_t>)> set) {
-  ParamRow row = row_of(head, {{"type", "array"},
-                               {"items", {{"type", "integer"}, {"minimum", 0}}},
-                               {"maxItems", kMaxTokenIdList}});
-  row.set = [row, set = std::move(set)](ParsedParams& parsed, const ParamEnv& env,
-                                        const Json& value) -> Error {
-    if (!value.is_array()) return wrong_type(row, "an array of token ids", value);
-    if (value.size() > kMaxTokenIdList) {
-      return invalid_request(
-          str(row.name, " has ", value.size(), " ids; at most ", kMaxTokenIdList));
-    }
-    std::vector<int32_t> ids(value.size());
-    for (size_t idx = 0; idx < ids.size(); ++idx) {
-      if (auto error = read_token_id(row.name, value[idx], env, ids[idx])) return error;
-    }
-    set(parsed, std::move(ids));
-    return {};
-  };
-  return row;
-}
-
-ParamRow custom_row(const RowHead& head, Json schema, ParamSetter set) {
-  ParamRow row = row_of(head, std::move(schema));
-  row.set = std::move(set);
-  return row;
-}
-
-// A field whose effect this server does not have: ignoring it would answer another question.
-ParamRow refused_row(const RowHead& head, std::string reason) {
-  return custom_row(
-      head, Json::object(),
-      [reason = std::move(reason)](ParsedParams&, const ParamEnv&, const Json&) -> Error {
-        return invalid_request(reason, "", "unsupported_parameter");
-      });
-}
-
 // --- Setters of the fields that are more than one number ---
-
-Error set_stop(ParsedParams& parsed, const ParamEnv& env, const Json& value) {
-  std::vector<std::string>& stops = parsed.spec.sampling.stop;
-  stops.clear();
-  const auto add = [&](const Json& item) -> Error {
-    if (!item.is_string()) {
-      return invalid_request(str("stop holds ", item.type_name(), "; it must hold strings"));
-    }
-    const auto& text = item.get_ref<const std::string&>();
-    if (text.empty()) return invalid_request("stop has an empty string");
-    if (std::ssize(text) > env.limits->max_stop_bytes) {
-      return invalid_request(str("stop has a string of ", text.size(), " bytes; at most ",
-                                 env.limits->max_stop_bytes));
-    }
-    stops.push_back(text);
-    return {};
-  };
-  if (value.is_string()) return add(value);
-  if (!value.is_array()) {
-    return invalid_request(
-        str("stop is ", value.type_name(), "; it must be a string or an array of strings"));
-  }
-  if (std::ssize(value) > env.limits->max_stop_strings) {
-    return invalid_request(
-        str("stop has ", value.size(), " strings; at most ", env.limits->max_stop_strings));
-  }
-  for (const Json& item : value) {
-    if (auto error = add(item)) return error;
-  }
-  return {};
-}
 
 Error read_bias(const Json& value, int32_t id, SamplingParams& sampling) {
   if (value.is_boolean() && !value.get<bool>()) {
@@ -442,7 +235,8 @@ Error set_truncation_side(ParsedParams& parsed, const ParamEnv&, const Json& val
 
 void add_request_rows(std::vector<ParamRow>& rows, const ServerLimits& limits) {
   rows.push_back(custom_row(
-      {"model", kGenerateApis, "request", "The served model; absent: the one that is loaded."},
+      {"model", kGenerateApis | kCountTokensApi, "request",
+       "The served model; absent: the one that is loaded."},
       {{"type", "string"}},
       [](ParsedParams& parsed, const ParamEnv& env, const Json& value) -> Error {
         if (!value.is_string()) {
@@ -509,9 +303,9 @@ void add_request_rows(std::vector<ParamRow>& rows, const ServerLimits& limits) {
   rows.push_back(label_row({"request_id", kChatApi | kCompletionsApi, "request",
                             "Accepted and ignored: send the header x-request-id."},
                            [](ParsedParams&, std::string) {}));
-  rows.push_back(
-      custom_row({"metadata", kGenerateApis, "request", "Checked and ignored: nothing is stored."},
-                 {{"type", "object"}}, set_metadata));
+  rows.push_back(custom_row({"metadata", kChatApi | kCompletionsApi | kResponsesApi, "request",
+                             "Checked, and part of a response object; nothing is stored."},
+                            {{"type", "object"}}, set_metadata));
 }
 
 void add_length_rows(std::vector<ParamRow>& rows) {
@@ -521,7 +315,7 @@ void add_length_rows(std::vector<ParamRow>& rows) {
               {0, kMaxTokens},
               [](ParsedParams& parsed, int64_t value) { parsed.max_completion_tokens = value; }));
   rows.push_back(int_row(
-      {"max_tokens", kChatApi | kCompletionsApi | kMessagesApi, "length",
+      {"max_tokens", kChatApi | kCompletionsApi, "length",
        "The older name of `max_completion_tokens`; both may be sent if they agree. 0 only scores "
        "the prompt (`echo`, `prompt_logprobs`)."},
       {0, kMaxTokens}, [](ParsedParams& parsed, int64_t value) { parsed.max_tokens = value; }));
@@ -596,12 +390,14 @@ void add_sampling_rows(std::vector<ParamRow>& rows) {
 
 void add_stop_rows(std::vector<ParamRow>& rows, const ServerLimits& limits) {
   rows.push_back(custom_row(
-      {"stop", kChatApi | kCompletionsApi, "stopping",
+      {"stop", kChatApi | kCompletionsApi | kResponsesApi, "stopping",
        "Strings that end the answer; they are not part of its text."},
       {{"oneOf",
         Json::array({{{"type", "string"}}, {{"type", "array"}, {"items", {{"type", "string"}}}}})},
        {"maxItems", limits.max_stop_strings}},
-      set_stop));
+      [](ParsedParams& parsed, const ParamEnv& env, const Json& value) {
+        return read_stop_strings("stop", parsed, env, value);
+      }));
   rows.push_back(
       token_ids_row({"stop_token_ids", kGenerateApis, "stopping", "Tokens that end the answer."},
                     [](ParsedParams& parsed, std::vector<int32_t> ids) {
@@ -707,12 +503,15 @@ void add_refused_rows(std::vector<ParamRow>& rows) {
   const char* group = "unsupported";
   rows.push_back(custom_row({"response_format", both, group, "Only `{\"type\": \"text\"}`."},
                             {{"type", "object"}}, set_response_format));
-  rows.push_back(custom_row({"tools", kChatApi, group, "Only none: null or an empty array."},
+  rows.push_back(custom_row({"tools", kChatApi | kResponsesApi | kMessagesApi | kCountTokensApi,
+                             group, "Only none: null or an empty array."},
                             {{"type", "array"}}, set_tools));
-  rows.push_back(custom_row({"tool_choice", kChatApi, group, "Only `none` or `auto`."},
-                            {{"type", "string"}}, set_tool_choice));
-  rows.push_back(bool_row({"parallel_tool_calls", kChatApi, group, "Accepted and ignored."}, {},
-                          [](ParsedParams&, bool) {}));
+  rows.push_back(
+      custom_row({"tool_choice", kChatApi | kResponsesApi, group, "Only `none` or `auto`."},
+                 {{"type", "string"}}, set_tool_choice));
+  rows.push_back(
+      bool_row({"parallel_tool_calls", kChatApi | kResponsesApi, group, "Accepted and ignored."},
+               {}, [](ParsedParams&, bool) {}));
   rows.push_back(custom_row({"modalities", kChatApi, group, "Only `[\"text\"]`."},
                             {{"type", "array"}, {"items", {{"type", "string"}}}}, set_modalities));
   for (const char* name : {"functions", "function_call"}) {
@@ -737,6 +536,21 @@ void add_refused_rows(std::vector<ParamRow>& rows) {
                              "prompt_embeds is not supported; send text or token ids"));
 }
 
+// Rows of one group stand together, groups in the order of their first row.
+void arrange(std::vector<ParamRow>& rows) {
+  std::vector<std::string> groups;
+  for (const ParamRow& row : rows) {
+    if (std::find(groups.begin(), groups.end(), row.group) == groups.end()) {
+      groups.push_back(row.group);
+    }
+  }
+  const auto rank = [&groups](const ParamRow& row) {
+    return std::find(groups.begin(), groups.end(), row.group) - groups.begin();
+  };
+  std::stable_sort(rows.begin(), rows.end(),
+                   [&rank](const ParamRow& a, const ParamRow& b) { return rank(a) < rank(b); });
+}
+
 }  // namespace
 
 std::vector<ParamRow> param_rows(const ServerLimits& limits) {
@@ -748,6 +562,9 @@ std::vector<ParamRow> param_rows(const ServerLimits& limits) {
   add_output_rows(rows, limits);
   add_prompt_rows(rows);
   add_refused_rows(rows);
+  add_responses_rows(rows);
+  add_messages_rows(rows, limits);
+  arrange(rows);
   return rows;
 }
 

@@ -198,8 +198,10 @@ Json ParamTable::schema(ApiEndpoint endpoint) const {
     properties[row.name] = std::move(property);
   }
   Json required = Json::array();
-  if (properties.contains("messages")) required.push_back("messages");
-  if (properties.contains("prompt")) required.push_back("prompt");
+  for (const char* name : {"messages", "prompt", "input"}) {
+    if (properties.contains(name)) required.push_back(name);
+  }
+  if (endpoint == kMessagesApi) required.push_back("max_tokens");
   return Json{{"type", "object"},
               {"properties", std::move(properties)},
               {"required", std::move(required)},
@@ -216,6 +218,11 @@ std::string ParamTable::markdown(ApiEndpoint endpoint) const {
                preset, " | ", row.doc, " |\n");
   }
   return out;
+}
+
+const Json* member_of(const Json& object, const char* name) {
+  const auto found = object.find(name);
+  return found == object.end() || found->is_null() ? nullptr : &*found;
 }
 
 ApiResult<Json> parse_body(std::string_view body, const ServerLimits& limits) {

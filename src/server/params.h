@@ -28,6 +28,7 @@ enum ApiEndpoint : uint32_t {
   kCompletionsApi = 1u << 1,
   kResponsesApi = 1u << 2,
   kMessagesApi = 1u << 3,
+  kCountTokensApi = 1u << 4,
   kGenerateApis = kChatApi | kCompletionsApi | kResponsesApi | kMessagesApi,
 };
 
@@ -93,6 +94,9 @@ class ParamTable {
   // One name may have a row per endpoint.
   std::multimap<std::string, const ParamRow*, std::less<>> by_name_;
 };
+
+// A member that is there and not null.
+const Json* member_of(const Json& object, const char* name);
 
 // The body of a POST as JSON, within the limits; errors are the client's.
 ApiResult<Json> parse_body(std::string_view body, const ServerLimits& limits);

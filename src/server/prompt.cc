@@ -7,6 +7,7 @@
 
 #include "base/strings.h"
 #include "base/utf8.h"
+#include "server/text_parts.h"
 #include "slipstream/engine.h"
 #include "text/chat_template.h"
 
@@ -111,40 +112,6 @@ ApiError message_error(size_t message_idx, const std::string& field, const std::
   return invalid_request(where + problem, where);
 }
 
-// A string, or text parts joined by line feeds.
-ApiResult<std::string> content_text(const Json& content, size_t message_idx) {
-  if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array()) {
-    return message_error(message_idx, "content",
-                         str(" is ", content.type_name(), "; it must be a string or text parts"));
-  }
-  std::string text;
-  for (size_t part_idx = 0; part_idx < content.size(); ++part_idx) {
-    const Json& part = content[part_idx];
-    const std::string field = str("content[", part_idx, "]");
-    if (part_idx > 0) text += '\n';
-    if (part.is_string()) {
-      text += part.get_ref<const std::string&>();
-      continue;
-    }
-    const auto type = part.is_object() ? part.find("type") : part.end();
-    if (!part.is_object() || type == part.end() || !type->is_string()) {
-      return message_error(message_idx, field, " must be an object with a type");
-    }
-    if (*type != "text" && *type != "input_text" && *type != "output_text") {
-      return message_error(message_idx, field,
-                           str(" has the type ", quote(type->get_ref<const std::string&>()),
-                               "; the model reads text only"));
-    }
-    const auto value = part.find("text");
-    if (value == part.end() || !value->is_string()) {
-      return message_error(message_idx, field + ".text", " must be a string");
-    }
-    text += value->get_ref<const std::string&>();
-  }
-  return text;
-}
-
 // One message as the template gets it.
 ApiResult<Json> read_message(const Json& message, size_t message_idx, PlainText& plain) {
   if (!message.is_object()) {
@@ -169,7 +136,8 @@ ApiResult<Json> read_message(const Json& message, size_t message_idx, PlainText&
       role_name == "assistant" && calls != message.end() && calls->is_array() && !calls->empty();
   const auto content = message.find("content");
   if (content != message.end() && !content->is_null()) {
-    ApiResult<std::string> text = content_text(*content, message_idx);
+    ApiResult<std::string> text = read_text(*content, str("messages[", message_idx, "].content"),
+                                            {"text", "input_text", "output_text"});
     if (!text.ok()) return text.error();
     out["content"] = plain.mark(text.value());
   } else if (has_calls) {
