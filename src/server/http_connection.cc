@@ -393,6 +393,10 @@ void HttpConnection::settle_wait() {
 }
 
 void HttpConnection::arm_read() {
+  if (input_ended_) {
+    arm_error();
+    return;
+  }
   if (read_armed_ || phase_ == Phase::kClosed) return;
   read_armed_ = true;
   socket_.async_wait(tcp::socket::wait_read, [self = shared_from_this()](const error_code&) {
@@ -551,7 +555,7 @@ std::shared_ptr<HttpConnection::Response> HttpConnection::begin_response() {
   head.is_head_request = reading->outcome.method == "HEAD";
   if (reading->decided) {
     head.is_http_1_0 = parser.is_http_1_0();
-    head.keep_alive = parser.keep_alive() && !input_ended_;
+    head.keep_alive = parser.keep_alive();
   } else {
     ++shared_.num_undone;  // never decided on, and reported all the same
     reading->outcome.request_id = shared_.make_request_id();
@@ -622,7 +626,16 @@ void HttpConnection::on_writable() {
   if (phase_ == Phase::kClosing) {
     begin_closing();
   } else if (phase_ == Phase::kReading) {
-    if (!in_.empty()) advance(std::exchange(in_, {}));
+    go_on_reading();
+  }
+}
+
+// With what is already here, then with what the client sends.
+void HttpConnection::go_on_reading() {
+  if (!in_.empty() && may_start_request()) advance(std::exchange(in_, {}));
+  if (phase_ == Phase::kReading && input_ended_ && may_start_request()) {
+    begin_closing();
+  } else {
     arm_read();
   }
 }
@@ -633,14 +646,12 @@ void HttpConnection::on_writable() {
 void HttpConnection::on_end_of_input() {
   input_ended_ = true;
   if (phase_ == Phase::kResponding) {
-    response_->keep_no_connection();
     probe_client();
     arm_error();
-  } else if (!out_.empty()) {
-    phase_ = Phase::kClosing;  // answered, but not all of it is with the client
-    arm_error();
+  } else if (may_start_request()) {
+    begin_closing();
   } else {
-    close(CloseReason::kClientGone);
+    arm_error();  // on_writable() goes on with what is in_
   }
 }
 
@@ -663,15 +674,13 @@ void HttpConnection::on_error() {
 void HttpConnection::response_ended(bool keep_alive) {
   response_ = nullptr;
   if (phase_ == Phase::kClosed) return;
-  if (!keep_alive || input_ended_) {
+  if (!keep_alive) {
     begin_closing();
     return;
   }
   phase_ = Phase::kReading;
   settle_wait();
-  if (advancing_) return;
-  if (!in_.empty() && may_start_request()) advance(std::exchange(in_, {}));
-  arm_read();
+  if (!advancing_) go_on_reading();
 }
 
 // Closes once everything was sent. When the client may still be sending, what comes is read over

@@ -79,6 +79,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
   void take(std::string_view bytes);
   void advance(std::string_view bytes);
+  void go_on_reading();
   bool may_start_request() const;
   void on_head();
   void on_request();

@@ -10,6 +10,7 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
+#include <list>
 #include <map>
 #include <random>
 #include <unordered_map>
@@ -109,7 +110,10 @@ class AsioHttpServer final : public HttpServer {
   Result<tcp::endpoint> resolve();
   void arm_accept();
   void accept_waiting();
-  bool make_room();
+  bool has_room() const;
+  const std::list<std::shared_ptr<HttpConnection>>& idle() const {
+    return shared_.connections[static_cast<size_t>(Wait::kIdle)];
+  }
   void arm_signals();
   void arm_tick();
   void on_tick();
@@ -203,18 +207,13 @@ void AsioHttpServer::arm_accept() {
 
 // At the limit the connection that idled longest makes room; with none idle, newcomers wait in
 // the backlog until the next tick.
-bool AsioHttpServer::make_room() {
-  if (shared_.num_connections < shared_.options.max_connections) return true;
-  const auto& idle = shared_.connections[static_cast<size_t>(Wait::kIdle)];
-  if (idle.empty()) return false;
-  const std::shared_ptr<HttpConnection> longest = idle.front();
-  longest->close(CloseReason::kClientGone);
-  return true;
+bool AsioHttpServer::has_room() const {
+  return shared_.num_connections < shared_.options.max_connections || !idle().empty();
 }
 
 void AsioHttpServer::accept_waiting() {
   for (int turn = 0; turn < kMaxAcceptsPerWake; ++turn) {
-    if (!make_room()) return;  // the tick looks again
+    if (!has_room()) return;  // the tick looks again
     error_code ec;
     tcp::socket socket(shared_.io);
     acceptor_.accept(socket, ec);
@@ -230,6 +229,10 @@ void AsioHttpServer::accept_waiting() {
     if (!ec) socket.set_option(tcp::no_delay(true), ec);
     if (!ec) socket.set_option(tcp::socket::keep_alive(true), ec);
     if (ec) continue;  // it left already
+    if (shared_.num_connections >= shared_.options.max_connections) {
+      const std::shared_ptr<HttpConnection> longest_idle = idle().front();
+      longest_idle->close(CloseReason::kClientGone);
+    }
     std::make_shared<HttpConnection>(shared_, std::move(socket))->start();
   }
   arm_accept();
