@@ -247,30 +247,59 @@ class CheckSimCommand : public Command {
   Result<int> run() override {
     const SimReport r = run_simulation(options_);
     Output output;
-    if (json_) {
-      output.write(dump_json(Json{{"passed", r.ok()},
-                                  {"seed", options_.seed},
-                                  {"steps", r.num_steps},
-                                  {"worlds", r.num_worlds},
-                                  {"requests", r.num_requests},
-                                  {"finished", r.num_finished},
-                                  {"cancelled", r.num_cancelled},
-                                  {"preemptions", r.num_preemptions},
-                                  {"tokens", r.num_tokens},
-                                  {"violation", r.violation}}) +
-                   "\n");
-    } else {
-      output.write(str(r.ok() ? "ok     " : "FAILED ", r.num_steps, " steps, ", r.num_worlds,
-                       " worlds, ", r.num_requests, " requests, ", r.num_cancelled, " cancelled, ",
-                       r.num_preemptions, " preemptions, ", r.num_tokens, " tokens",
-                       r.ok() ? "" : ": " + r.violation, "\n"));
-    }
+    output.write(json_ ? dump_json(to_json(r)) + "\n" : to_text(r));
     output.flush();
     if (!output.status().ok()) return output.status();
     return exit_code(r.ok() ? 0 : 1);
   }
 
  private:
+  Json to_json(const SimReport& r) const {
+    Json coverage = Json::object();
+    for (size_t place = 0; place < kNumSimPlaces; ++place) {
+      Json& row = coverage[sim_place_name(static_cast<SimPlace>(place))];
+      for (size_t event = 0; event < kNumSimEvents; ++event) {
+        row[sim_event_name(static_cast<SimEvent>(event))] = r.coverage[place][event];
+      }
+    }
+    return Json{{"passed", r.ok()},
+                {"seed", options_.seed},
+                {"steps", r.num_steps},
+                {"worlds", r.num_worlds},
+                {"requests", r.num_requests},
+                {"finished", r.num_finished},
+                {"cancelled", r.num_cancelled},
+                {"expired", r.num_expired},
+                {"faults", r.num_faults},
+                {"preemptions", r.num_preemptions},
+                {"max_preemptions", r.max_preemptions},
+                {"max_wait_share", r.max_wait_share},
+                {"tokens", r.num_tokens},
+                {"cached_tokens", r.num_cached_tokens},
+                {"coverage", coverage},
+                {"violation", r.violation}};
+  }
+
+  // How often what happened to a request where; what cannot happen is 0.
+  static std::string to_text(const SimReport& r) {
+    const auto cell = [](const std::string& text) {
+      return std::string(text.size() < 10 ? 10 - text.size() : 1, ' ') + text;
+    };
+    std::string text = cell("");
+    for (size_t event = 0; event < kNumSimEvents; ++event) {
+      text += cell(sim_event_name(static_cast<SimEvent>(event)));
+    }
+    for (size_t place = 0; place < kNumSimPlaces; ++place) {
+      text += "\n" + cell(sim_place_name(static_cast<SimPlace>(place)));
+      for (const int64_t count : r.coverage[place]) text += cell(str(count));
+    }
+    return text + str("\n", r.ok() ? "ok     " : "FAILED ", r.num_steps, " steps, ", r.num_worlds,
+                      " worlds, ", r.num_requests, " requests, ", r.num_cancelled, " cancelled, ",
+                      r.num_preemptions, " preemptions (", r.max_preemptions, " of one request), ",
+                      r.num_tokens, " tokens, ", r.num_cached_tokens, " more from the cache",
+                      r.ok() ? "" : ": " + r.violation, "\n");
+  }
+
   SimOptions options_;
   bool json_ = false;
 };

@@ -47,6 +47,7 @@ ActiveRequest::ActiveRequest(Request request, const ActiveRequestArgs& args)
                            args.eos_token_ids->end());
   }
   std::sort(stop_token_ids_.begin(), stop_token_ids_.end());
+  pipeline_.forbid_early(stop_token_ids_);
   if (args.tokenizer != nullptr) {
     decoder_.emplace(
         *args.tokenizer,
@@ -68,8 +69,15 @@ TokenLogprobs* ActiveRequest::missing_prompt_logprobs(int64_t position) {
   return logprobs.id < 0 ? &logprobs : nullptr;
 }
 
+void ActiveRequest::step_begins(int64_t now_ns, int64_t num_cached_tokens) {
+  if (scheduled_ns_ != 0) return;
+  scheduled_ns_ = now_ns;
+  num_cached_tokens_ = num_cached_tokens;
+}
+
 TokenEvent ActiveRequest::accept(Sample sample) {
   ++num_generated_;
+  last_token_id_ = sample.token_id;
   pipeline_.append(sample.token_id);
   const bool may_stop = num_generated_ >= request_.sampling.min_tokens;
   const bool at_stop_id = may_stop && std::binary_search(stop_token_ids_.begin(),
@@ -88,6 +96,9 @@ TokenEvent ActiveRequest::accept(Sample sample) {
     event.finish = FinishReason::kLength;
   }
   if (event.finish != FinishReason::kNone) event.text += rest_of_text();
+  if (const auto stop_idx = stop_matcher_.stop_idx()) {
+    event.stop_idx = static_cast<int32_t>(*stop_idx);
+  }
   complete_first(event);
   return event;
 }
@@ -121,6 +132,8 @@ void ActiveRequest::complete_first(TokenEvent& event) {
   if (std::exchange(first_event_sent_, true)) return;
   event.first = true;
   event.seed = seed_;
+  event.num_cached_tokens = num_cached_tokens_;
+  event.scheduled_ns = scheduled_ns_;
   // An early end leaves the tail unknown.
   while (!prompt_logprobs_.empty() && prompt_logprobs_.back().id < 0) prompt_logprobs_.pop_back();
   event.prompt_logprobs = std::move(prompt_logprobs_);

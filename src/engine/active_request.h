@@ -36,11 +36,17 @@ class ActiveRequest {
   const std::vector<int32_t>& prompt_token_ids() const { return request_.prompt_token_ids; }
   int64_t num_prompt_tokens() const { return std::ssize(request_.prompt_token_ids); }
   int32_t priority() const { return request_.priority; }
+  const std::string& cache_salt() const { return request_.cache_salt; }
+  int64_t deadline_ns() const { return request_.deadline_ns; }
   int64_t max_new_tokens() const { return max_new_tokens_; }
   int64_t num_generated() const { return num_generated_; }
+  int32_t last_token_id() const { return last_token_id_; }  // of the answer; -1: none yet
+
+  // A step that computes tokens of the request begins; the first one counts.
+  void step_begins(int64_t now_ns, int64_t num_cached_tokens);
 
   SampleRequest sample_request(int64_t position) const {
-    return {request_.sampling, pipeline_, seed_, position};
+    return {request_.sampling, pipeline_, seed_, position, request_.sampling.choice_idx};
   }
 
   bool wants_prompt_logprobs() const { return request_.sampling.prompt_logprobs.has_value(); }
@@ -67,6 +73,9 @@ class ActiveRequest {
   std::optional<DecodeStream> decoder_;
   StopMatcher stop_matcher_;
   int64_t num_generated_ = 0;
+  int32_t last_token_id_ = -1;
+  int64_t scheduled_ns_ = 0;
+  int64_t num_cached_tokens_ = 0;
   bool first_event_sent_ = false;
   std::vector<TokenLogprobs> prompt_logprobs_;  // [num_prompt_tokens - 1]; id < 0: not known yet
 };

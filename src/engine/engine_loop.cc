@@ -1,6 +1,8 @@
 #include "engine/engine_loop.h"
 
 #include <algorithm>
+#include <bit>
+#include <new>
 #include <random>
 #include <span>
 #include <utility>
@@ -8,13 +10,14 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/strings.h"
-#include "engine/step_batch.h"
 
 namespace slipstream {
 namespace {
 
-uint64_t first_seed(uint64_t seed) {
-  if (seed != 0) return seed;
+constexpr size_t kMaxSaltBytes = 1024;
+constexpr char kOutOfMemory[] = "memory ran out while the request was worked on";
+
+uint64_t drawn_seed() {
   std::random_device device;
   return (uint64_t{device()} << 32) | device();
 }
@@ -29,6 +32,8 @@ SchedulerEvent submit_event(const ActiveRequest& request) {
   event.request = request.id();
   event.prompt_token_ids = request.prompt_token_ids();
   event.max_tokens = request.num_prompt_tokens() + request.max_new_tokens();
+  event.cache_salt = request.cache_salt();
+  event.deadline_ns = request.deadline_ns();
   event.priority = request.priority();
   event.wants_prompt_logits = request.wants_prompt_logprobs();
   return event;
@@ -43,13 +48,15 @@ EngineLoop::EngineLoop(const EngineOptions& options, ModelRunner& runner, EventS
       max_unfinished_(options.max_queued_requests + options.max_num_seqs),
       runner_(runner),
       sink_(std::move(sink)),
-      seeds_(first_seed(options.seed)),
+      seeds_(options.seed != 0 ? options.seed : drawn_seed()),
       state_({.max_num_seqs = options.max_num_seqs,
               .max_num_batched_tokens = runner.limits().max_num_batched_tokens,
               .max_logit_rows = runner.limits().max_logit_rows},
-             runner.limits().num_blocks, runner.limits().block_size),
+             runner.limits().num_blocks, runner.limits().block_size,
+             {.enabled = options.enable_prefix_caching, .seed = drawn_seed()}),
       samplers_(static_cast<size_t>(runner.pool().num_threads())) {
   stats_.kv_blocks_total = runner.limits().num_blocks;
+  if (options.one_ahead) side_thread_.emplace();
   thread_ = std::thread([this] { run(); });
 }
 
@@ -69,6 +76,10 @@ Result<int64_t> EngineLoop::check_request(const Request& request) const {
   if (request.priority < -kMaxPriority || request.priority > kMaxPriority) {
     return bad_usage(str("priority is ", request.priority, "; it must be between ", -kMaxPriority,
                          " and ", kMaxPriority));
+  }
+  if (request.cache_salt.size() > kMaxSaltBytes) {
+    return bad_usage(str("cache_salt has ", request.cache_salt.size(), " bytes; at most ",
+                         kMaxSaltBytes, " are allowed"));
   }
   SLIPSTREAM_RETURN_IF_ERROR(validate_sampling_params(request.sampling, sampling_limits_));
   for (const int32_t id : request.prompt_token_ids) {
@@ -109,11 +120,15 @@ Result<RequestId> EngineLoop::submit(Request request) {
     args.id = next_id_++;
     args.seed = request.sampling.seed ? *request.sampling.seed : seeds_.next();
   }
-  // Built outside the lock: stop strings and long prompts take time.
-  auto active = std::make_unique<ActiveRequest>(std::move(request), args);
-  {
+  try {
+    // Built outside the lock: stop strings and long prompts take time.
+    auto active = std::make_unique<ActiveRequest>(std::move(request), args);
     const std::lock_guard lock(mutex_);
     mail_.submitted.push_back(std::move(active));
+  } catch (const std::bad_alloc&) {
+    const std::lock_guard lock(mutex_);
+    --num_unfinished_;
+    return failed(kOutOfMemory);
   }
   wake_.notify_one();
   return args.id;
@@ -161,7 +176,8 @@ void EngineLoop::run() noexcept {
   abort_everything();
 }
 
-// Waits for mail when there is nothing to run. False: the engine ends.
+// Waits for mail when there is nothing to run. Nothing ever waits for its deadline alone: while a
+// request is unfinished there are steps. False: the engine ends.
 bool EngineLoop::take_mail(Mail& mail) {
   mail = Mail();
   std::unique_lock lock(mutex_);
@@ -180,6 +196,8 @@ void EngineLoop::add_events(Mail& mail) {
   }
   // After the submits: a cancel never overtakes the request it names.
   for (const RequestId id : mail.cancelled) {
+    if (!alive(id)) continue;
+    end_request(id, FinishReason::kAbort);
     SchedulerEvent event;
     event.kind = SchedulerEvent::kCancel;
     event.request = id;
@@ -187,46 +205,99 @@ void EngineLoop::add_events(Mail& mail) {
   }
 }
 
-void EngineLoop::step() {
-  const SchedulerOutput output = schedule(state_, scheduler_events_, steady_now_ns());
-  scheduler_events_.clear();
-  for (const RequestId id : output.cancelled) {
-    emit(requests_.at(id)->end(FinishReason::kAbort, {}));
-    requests_.erase(id);
-  }
-  if (!output.scheduled.empty()) {
-    build_batch(output, state_.blocks().block_size(), batch_);
-    const TensorView logits = runner_.forward(batch_);
-    plan_jobs(output);
-    run_jobs(logits);
-    finish_step(output);
-  }
-  SLIPSTREAM_CHECK(!state_.idle() || state_.blocks().num_used() == 0,
-                   "no block is in use without a request");
-  publish(output);
+void EngineLoop::end_request(RequestId id, FinishReason reason, std::string error) {
+  const auto found = requests_.find(id);
+  emit(found->second->end(reason, std::move(error)));
+  ended_.push_back(std::move(found->second));
+  requests_.erase(found);
 }
 
-// One job per row of logits, in the order of the batch.
+// The scheduler has dropped these by itself.
+void EngineLoop::end_unscheduled(const SchedulerOutput& output) {
+  for (const RequestId id : output.expired) {
+    if (alive(id)) end_request(id, FinishReason::kDeadline);
+  }
+  for (const RequestId id : output.failed) {
+    if (alive(id)) end_request(id, FinishReason::kError, kOutOfMemory);
+  }
+}
+
+void EngineLoop::plan(StepPlan& plan) {
+  plan.output = schedule(state_, scheduler_events_, steady_now_ns());
+  scheduler_events_.clear();
+  num_preempted_ += plan.output.num_preempted;
+  build_batch(plan.output, state_.blocks().block_size(), plan.batch);
+}
+
+// Makes current_ a step that can run: what was planned ahead, less what has ended since, or else a
+// new plan that knows every result.
+void EngineLoop::make_ready() {
+  for (const RequestId id : state_.overdue(steady_now_ns())) {
+    if (alive(id)) end_request(id, FinishReason::kDeadline);
+  }
+  if (!current_.output.scheduled.empty()) {
+    keep_requests(current_, [this](RequestId id) { return alive(id); });
+    fill_pending(current_, [this](RequestId id) { return requests_.at(id)->last_token_id(); });
+  }
+  if (!current_.output.scheduled.empty()) return;
+  plan(current_);
+  end_unscheduled(current_.output);
+  ended_.clear();
+}
+
+void EngineLoop::step() {
+  make_ready();
+  if (!current_.output.scheduled.empty()) run_planned();
+  SLIPSTREAM_CHECK(!state_.idle() || state_.blocks().num_used() == 0,
+                   "no block is in use without a request");
+  publish(current_.output);
+  std::swap(current_, next_);
+  next_.output = SchedulerOutput();
+}
+
+void EngineLoop::run_planned() {
+  const int64_t now_ns = steady_now_ns();
+  for (const ScheduledSequence& scheduled : current_.output.scheduled) {
+    requests_.at(scheduled.request())->step_begins(now_ns, scheduled.num_cached_tokens);
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    stats_.step_started_ns = now_ns;
+  }
+  if (side_thread_) side_thread_->start([this] { plan(next_); });
+  const TensorView logits = runner_.forward(current_.batch);
+  if (side_thread_) side_thread_->wait();
+  plan_jobs(current_.output);
+  run_jobs(logits);
+  finish_step(current_.output);
+  end_unscheduled(next_.output);
+  if (side_thread_) ended_.clear();
+}
+
+// One job per row of logits, in the order of the batch; none for sequences that ended or were
+// preempted while the step ran.
 void EngineLoop::plan_jobs(const SchedulerOutput& output) {
   jobs_.clear();
   int64_t row = 0;
   for (const ScheduledSequence& scheduled : output.scheduled) {
-    const Sequence& sequence = *scheduled.sequence;
-    ActiveRequest& request = *requests_.at(sequence.request);
+    const int64_t first_row = row;
+    row += scheduled.num_logit_rows;
+    if (!state_.current(scheduled.handle)) continue;
+    ActiveRequest& request = *requests_.at(scheduled.request());
     for (int64_t i = 0; i < scheduled.num_logit_rows; ++i) {
       RowJob job;
-      job.row = row++;
+      job.row = first_row + i;
       // Rows are those of the prompt from `begin` on, or the last token's alone.
       job.position = scheduled.begin + i;
       const bool in_prompt =
-          sequence.wants_prompt_logits && job.position + 1 < sequence.num_prompt_tokens;
+          scheduled.wants_prompt_logits && job.position + 1 < scheduled.num_prompt_tokens;
       job.request = &request;
       if (in_prompt) {
         job.prompt_logprobs = request.missing_prompt_logprobs(job.position + 1);
-        job.target_id = sequence.token_ids[static_cast<size_t>(job.position + 1)];
+        job.target_id = request.prompt_token_ids()[static_cast<size_t>(job.position + 1)];
         if (job.prompt_logprobs == nullptr) continue;
-      } else if (scheduled.samples() && i + 1 == scheduled.num_logit_rows) {
-        job.position = sequence.num_tokens() - 1;
+      } else if (scheduled.samples && i + 1 == scheduled.num_logit_rows) {
+        job.position = scheduled.begin + scheduled.num_tokens - 1;
         if (request.max_new_tokens() == 0) continue;
       } else {
         continue;  // the prompt's last row, when a preempted answer is computed again
@@ -236,11 +307,8 @@ void EngineLoop::plan_jobs(const SchedulerOutput& output) {
   }
 }
 
-void EngineLoop::run_jobs(const TensorView& logits) {
-  runner_.pool().run(std::ssize(jobs_), [&](int64_t job_idx, int thread_idx) {
-    RowJob& job = jobs_[static_cast<size_t>(job_idx)];
-    Sampler& sampler = samplers_[static_cast<size_t>(thread_idx)];
-    const std::span<float> row = row_of(logits, job.row);
+void EngineLoop::run_job(RowJob& job, Sampler& sampler, std::span<float> row) {
+  try {
     if (job.prompt_logprobs != nullptr) {
       const int32_t num_top = *job.request->sampling().prompt_logprobs;
       auto logprobs = sampler.logprobs(row, job.target_id, num_top);
@@ -251,20 +319,44 @@ void EngineLoop::run_jobs(const TensorView& logits) {
       job.status = sample.status();
       if (sample.ok()) job.sample = std::move(sample).value();
     }
+  } catch (const std::bad_alloc&) {
+    job.status = failed(kOutOfMemory);
+  }
+}
+
+void EngineLoop::run_jobs(const TensorView& logits) {
+  runner_.pool().run(std::ssize(jobs_), [&](int64_t job_idx, int thread_idx) {
+    RowJob& job = jobs_[static_cast<size_t>(job_idx)];
+    run_job(job, samplers_[static_cast<size_t>(thread_idx)], row_of(logits, job.row));
   });
 }
 
 void EngineLoop::finish_step(const SchedulerOutput& output) {
   size_t job_idx = 0;
-  for (const ScheduledSequence& scheduled : output.scheduled) finish_sequence(scheduled, job_idx);
+  for (const ScheduledSequence& scheduled : output.scheduled) {
+    if (state_.current(scheduled.handle)) finish_sequence(scheduled, job_idx);
+  }
   SLIPSTREAM_CHECK(job_idx == jobs_.size(), "every job belongs to a sequence");
 }
 
+Status EngineLoop::accept(ActiveRequest& request, Sample& sample, SchedulerEvent& done) {
+  try {
+    TokenEvent event = request.accept(std::move(sample));
+    done.token_id = event.token_id;
+    done.finished = event.finish != FinishReason::kNone;
+    emit(std::move(event));
+    return {};
+  } catch (const std::bad_alloc&) {
+    return failed(kOutOfMemory);
+  }
+}
+
 void EngineLoop::finish_sequence(const ScheduledSequence& scheduled, size_t& job_idx) {
-  ActiveRequest& request = *requests_.at(scheduled.sequence->request);
+  ActiveRequest& request = *requests_.at(scheduled.request());
   SchedulerEvent done;
   done.kind = SchedulerEvent::kStepDone;
-  done.handle = scheduled.sequence->handle();
+  done.handle = scheduled.handle;
+  done.num_tokens = scheduled.num_tokens;
   Status status;
   Sample* sample = nullptr;
   for (; job_idx < jobs_.size() && jobs_[job_idx].request == &request; ++job_idx) {
@@ -272,20 +364,18 @@ void EngineLoop::finish_sequence(const ScheduledSequence& scheduled, size_t& job
     if (status.ok()) status = job.status;
     if (job.prompt_logprobs == nullptr) sample = &job.sample;
   }
+  if (status.ok() && sample != nullptr) status = accept(request, *sample, done);
   if (!status.ok()) {
-    emit(request.end(FinishReason::kError, status.message()));
     done.finished = true;
-  } else if (sample != nullptr) {
-    TokenEvent event = request.accept(std::move(*sample));
-    done.token_id = event.token_id;
-    done.finished = event.finish != FinishReason::kNone;
-    emit(std::move(event));
-  } else if (scheduled.samples()) {
-    emit(request.end(FinishReason::kLength, {}));  // the prompt was all there is to compute
-    done.finished = true;
+    done.in_doubt = true;
+    end_request(request.id(), FinishReason::kError, status.message());
+  } else if (done.finished) {
+    requests_.erase(request.id());
+  } else if (sample == nullptr && scheduled.samples) {
+    done.finished = true;  // the prompt was all there is to compute
+    end_request(request.id(), FinishReason::kLength);
   }
   scheduler_events_.push_back(done);
-  if (done.finished) requests_.erase(scheduled.sequence->request);
 }
 
 void EngineLoop::emit(TokenEvent event) { events_.push_back(std::move(event)); }
@@ -302,11 +392,9 @@ void EngineLoop::publish(const SchedulerOutput& output) {
     if (event.token_id >= 0) ++num_generated;
   }
   for (const ScheduledSequence& scheduled : output.scheduled) {
-    if (scheduled.begin < scheduled.sequence->num_prompt_tokens) {
-      num_prompt_tokens +=
-          std::min(scheduled.begin + scheduled.num_tokens, scheduled.sequence->num_prompt_tokens) -
-          scheduled.begin;
-    }
+    const int64_t end = scheduled.begin + scheduled.num_tokens;
+    num_prompt_tokens +=
+        std::max<int64_t>(std::min(end, scheduled.num_prompt_tokens) - scheduled.begin, 0);
   }
   {
     const std::lock_guard lock(mutex_);
@@ -314,19 +402,30 @@ void EngineLoop::publish(const SchedulerOutput& output) {
     stats_.num_waiting = state_.num_waiting();
     stats_.num_running = std::ssize(requests_) - state_.num_waiting();
     stats_.num_finished += num_ended;
-    stats_.num_preemptions += output.num_preempted;
-    stats_.num_steps += output.scheduled.empty() ? 0 : 1;
+    stats_.num_preemptions += std::exchange(num_preempted_, 0);
+    if (output.num_tokens > 0) {
+      ++stats_.num_steps;
+      const auto bucket = std::bit_width(static_cast<uint64_t>(output.num_tokens - 1));
+      const auto last = std::ssize(stats_.step_tokens_histogram) - 1;
+      ++stats_.step_tokens_histogram[static_cast<size_t>(std::min<int64_t>(bucket, last))];
+    }
+    stats_.step_started_ns = 0;
     stats_.num_prompt_tokens += num_prompt_tokens;
     stats_.num_generated_tokens += num_generated;
     stats_.kv_blocks_used = state_.blocks().num_used();
+    stats_.kv_blocks_cached = state_.blocks().num_cached();
+    stats_.prefix_cache_queries = state_.num_cache_queries();
+    stats_.prefix_cache_hits = state_.num_cache_hits();
   }
   if (!events_.empty() && sink_) sink_(events_);
   events_.clear();
 }
 
 void EngineLoop::abort_everything() {
-  for (const auto& [id, request] : requests_) emit(request->end(FinishReason::kAbort, {}));
-  requests_.clear();
+  std::vector<RequestId> ids;
+  for (const auto& [id, request] : requests_) ids.push_back(id);
+  std::sort(ids.begin(), ids.end());
+  for (const RequestId id : ids) end_request(id, FinishReason::kAbort);
   publish(SchedulerOutput());
 }
 

@@ -1,18 +1,23 @@
-// EngineLoop: the thread that runs steps. It alone touches the scheduler's state, the active
-// requests and the device; other threads leave messages in a mailbox.
+// EngineLoop: the thread that runs steps. It alone touches the active requests and the device;
+// other threads leave messages in a mailbox.
 //
-// A step: take the mail, schedule, forward, sample, give every event of the step to the sink. The
-// result of a step reaches the scheduler at the start of the next, as an event like any other.
+// A step: take the mail, drop from the planned step what has ended since, forward, sample, give
+// every event of the step to the sink. With one_ahead the next step is planned on a side thread
+// while this one's forward runs; the scheduler's state belongs to that thread from start to wait,
+// and to the engine thread otherwise. The result of a step reaches the scheduler when the step
+// after the next is planned (without one_ahead: the next), as an event like any other.
 #pragma once
 
 #include <condition_variable>
 #include <cstdint>
 #include <future>
-#include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <span>
 #include <string>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include "base/random.h"
@@ -20,6 +25,8 @@
 #include "engine/active_request.h"
 #include "engine/model_runner.h"
 #include "engine/scheduler.h"
+#include "engine/side_thread.h"
+#include "engine/step_batch.h"
 #include "sampling/sampler.h"
 #include "sampling/sampling_params.h"
 #include "slipstream/engine.h"
@@ -69,10 +76,18 @@ class EngineLoop {
   bool take_mail(Mail& mail);
   void add_events(Mail& mail);
   void step();
+  void plan(StepPlan& plan);
+  void make_ready();
+  void run_planned();
+  bool alive(RequestId id) const { return requests_.contains(id); }
+  void end_request(RequestId id, FinishReason reason, std::string error = {});
+  void end_unscheduled(const SchedulerOutput& output);
   void plan_jobs(const SchedulerOutput& output);
   void run_jobs(const TensorView& logits);
+  void run_job(RowJob& job, Sampler& sampler, std::span<float> row);
   void finish_step(const SchedulerOutput& output);
   void finish_sequence(const ScheduledSequence& scheduled, size_t& job_idx);
+  Status accept(ActiveRequest& request, Sample& sample, SchedulerEvent& done);
   void emit(TokenEvent event);
   void publish(const SchedulerOutput& output);
   void abort_everything();
@@ -92,14 +107,19 @@ class EngineLoop {
   SplitMix64 seeds_;
   EngineStats stats_;
 
-  // Of the engine thread.
+  // Of the engine thread; between start and wait, the first four of the side thread.
   SchedulerState state_;
-  std::map<RequestId, std::unique_ptr<ActiveRequest>> requests_;
   std::vector<SchedulerEvent> scheduler_events_;  // for the next schedule()
-  ForwardBatch batch_;
+  StepPlan next_;                                 // planned while current_ runs
+  int64_t num_preempted_ = 0;                     // not yet in stats_
+  StepPlan current_;
+  std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> requests_;
+  // Until the events that borrow their prompts have been read.
+  std::vector<std::unique_ptr<ActiveRequest>> ended_;
   std::vector<Sampler> samplers_;  // one per thread of the pool
   std::vector<RowJob> jobs_;
-  std::vector<TokenEvent> events_;  // of this step
+  std::vector<TokenEvent> events_;         // of this step
+  std::optional<SideThread> side_thread_;  // with one_ahead
 
   std::thread thread_;  // last: it uses all of the above
 };

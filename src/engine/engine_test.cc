@@ -9,6 +9,7 @@
 #include <functional>
 #include <thread>
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/mmap_file.h"
 #include "engine/engine_test_util.h"
@@ -144,6 +145,7 @@ TEST(EngineTest, RefusedRequestsProduceNoEventAndHurtNobody) {
   refuse([](Request& r) { r.sampling.logit_bias = {{kVocab, 1.0f}}; }, "logit_bias");
   refuse([](Request& r) { r.sampling.stop = {"x"}; }, "stop");
   refuse([](Request& r) { r.priority = INT32_MIN; }, "priority");
+  refuse([](Request& r) { r.cache_salt.assign(5000, 's'); }, "cache_salt");
   expect_same_answer(alone, recorder.wait(running));
 }
 
@@ -183,9 +185,9 @@ TEST(EngineTest, StopIdsMinTokensAndLength) {
 
   request.sampling.min_tokens = first_at + 2;
   events = recorder.wait(engine->submit(request).value());
-  EXPECT_GE(std::ssize(token_ids(events)), first_at + 2);
-  EXPECT_TRUE(std::equal(events.begin(), events.end(), all.begin(),
-                         [](const TokenEvent& e, int32_t id) { return e.token_id == id; }));
+  const std::vector<int32_t> ids = token_ids(events);
+  EXPECT_GE(std::ssize(ids), first_at + 2);
+  EXPECT_TRUE(std::equal(ids.begin(), ids.begin() + first_at, all.begin()));
 }
 
 TEST(EngineTest, SeedIsReportedAndRepeatsTheAnswer) {
@@ -276,6 +278,56 @@ TEST(EngineTest, TextIsStreamedAndStopStringsEndIt) {
   request.sampling.include_stop_in_output = true;
   events = recorder.wait(engine->submit(request).value());
   EXPECT_EQ(text_of(events), text.substr(0, text.find(stop)) + stop);
+}
+
+TEST(EngineTest, DeadlineEndsARequestThatRunsAndOneThatWaits) {
+  Recorder recorder;
+  EngineOptions options = tiny_options();
+  options.max_num_seqs = 1;
+  const auto engine = open_engine(options, recorder);
+  recorder.hold();
+  Request request = endless_request();
+  request.deadline_ns = steady_now_ns() + 50'000'000;
+  const RequestId running = engine->submit(request).value();
+  recorder.wait_for_token(running);
+  const RequestId waiting = engine->submit(request).value();
+  const RequestId patient = engine->submit(endless_request()).value();
+  while (steady_now_ns() < request.deadline_ns) std::this_thread::yield();
+  recorder.let_go();
+  std::vector<TokenEvent> events = recorder.wait(running);
+  EXPECT_EQ(events.size(), 2u) << "the engine was held at its first token";
+  EXPECT_EQ(events.back().finish, FinishReason::kDeadline);
+  events = recorder.wait(waiting);
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].finish, FinishReason::kDeadline);
+  EXPECT_TRUE(events[0].first);
+  EXPECT_EQ(events[0].scheduled_ns, 0) << "it never ran";
+  EXPECT_EQ(recorder.wait(patient).back().finish, FinishReason::kLength);
+}
+
+TEST(EngineTest, FirstEventAndStatisticsSayWhatHappened) {
+  Recorder recorder;
+  const auto engine = open_engine(tiny_options(), recorder);
+  const int64_t before_ns = steady_now_ns();
+  Request request = endless_request();
+  request.prompt_token_ids.assign(40, 3);
+  request.sampling.max_tokens = 9;
+  const std::vector<TokenEvent> events = recorder.wait(engine->submit(request).value());
+  EXPECT_GE(events[0].scheduled_ns, before_ns);
+  EXPECT_LE(events[0].scheduled_ns, events[0].time_ns);
+  EXPECT_EQ(events[1].scheduled_ns, 0);
+  request.prompt_token_ids.resize(34);
+  EXPECT_EQ(recorder.wait(engine->submit(request).value())[0].num_cached_tokens, 32);
+  while (engine->stats().kv_blocks_used > 0) std::this_thread::yield();
+  const EngineStats stats = engine->stats();
+  EXPECT_EQ(stats.prefix_cache_queries, 74);
+  EXPECT_EQ(stats.prefix_cache_hits, 32);
+  EXPECT_EQ(stats.kv_blocks_cached, 3);
+  EXPECT_EQ(stats.step_started_ns, 0);
+  EXPECT_EQ(stats.step_tokens_histogram[0], 16) << "steps of one token";
+  EXPECT_EQ(stats.step_tokens_histogram[1], 1) << "two of the second prompt were not cached";
+  EXPECT_EQ(stats.step_tokens_histogram[6], 1) << "40 tokens";
+  EXPECT_EQ(stats.num_steps, 18);
 }
 
 TEST(EngineTest, ReadBandwidthIsMeasuredBetweenSteps) {

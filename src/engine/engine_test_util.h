@@ -126,7 +126,7 @@ inline Request random_request(SplitMix64& random) {
   SamplingParams& sampling = request.sampling;
   sampling.max_tokens =
       1 + static_cast<int64_t>(random.below(static_cast<uint64_t>(kContext) - num_prompt_tokens));
-  sampling.max_tokens = std::min<int64_t>(*sampling.max_tokens, 48);
+  sampling.max_tokens = std::min<int64_t>(*sampling.max_tokens, 80);
   sampling.seed = random.next();
   switch (random.below(5)) {
     case 0:

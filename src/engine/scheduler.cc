@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <new>
 
 #include "base/check.h"
 #include "base/strings.h"
@@ -8,18 +9,33 @@
 namespace slipstream {
 
 SchedulerState::SchedulerState(const SchedulerLimits& limits, int64_t num_blocks,
-                               int32_t block_size)
-    : limits_(limits), blocks_(num_blocks, block_size) {
+                               int32_t block_size, const PrefixCacheOptions& cache)
+    : limits_(limits), blocks_(num_blocks, block_size, cache) {
   SLIPSTREAM_CHECK(limits.max_num_seqs > 0, "a step has sequences");
   SLIPSTREAM_CHECK(limits.max_num_batched_tokens > 0, "a step has tokens");
   SLIPSTREAM_CHECK(limits.max_logit_rows >= limits.max_num_seqs,
                    "every running sequence may need a row of logits");
   running_.reserve(static_cast<size_t>(limits.max_num_seqs));
+  prefills_.reserve(static_cast<size_t>(limits.max_num_seqs));
 }
 
 const Sequence* SchedulerState::find(RequestId request) const {
   const auto found = sequences_.find(request);
   return found == sequences_.end() ? nullptr : found->second.get();
+}
+
+bool SchedulerState::current(const SequenceHandle& handle) const {
+  const Sequence* const sequence = find(handle.request);
+  return sequence != nullptr && sequence->handle() == handle;
+}
+
+std::vector<RequestId> SchedulerState::overdue(int64_t now_ns) const {
+  std::vector<RequestId> requests;
+  for (const auto& [deadline_ns, request] : deadlines_) {
+    if (deadline_ns > now_ns) break;
+    requests.push_back(request);
+  }
+  return requests;
 }
 
 bool SchedulerState::fits(int64_t num_tokens) const {
@@ -29,7 +45,11 @@ bool SchedulerState::fits(int64_t num_tokens) const {
 void SchedulerState::apply(const SchedulerEvent& event, int64_t now_ns, SchedulerOutput& output) {
   switch (event.kind) {
     case SchedulerEvent::kSubmit:
-      submit(event, now_ns);
+      try {
+        submit(event, now_ns);
+      } catch (const std::bad_alloc&) {
+        output.failed.push_back(event.request);
+      }
       return;
     case SchedulerEvent::kStepDone:
       step_done(event);
@@ -46,7 +66,7 @@ void SchedulerState::apply(const SchedulerEvent& event, int64_t now_ns, Schedule
 
 void SchedulerState::submit(const SchedulerEvent& event, int64_t now_ns) {
   SLIPSTREAM_CHECK(!event.prompt_token_ids.empty(), "a sequence has a token");
-  SLIPSTREAM_CHECK(event.max_tokens >= static_cast<int64_t>(event.prompt_token_ids.size()),
+  SLIPSTREAM_CHECK(event.max_tokens >= std::ssize(event.prompt_token_ids),
                    "the limit includes the prompt");
   SLIPSTREAM_CHECK(fits(event.max_tokens), "a request that never fits is refused before");
   SLIPSTREAM_CHECK(event.priority >= -kMaxPriority && event.priority <= kMaxPriority,
@@ -57,33 +77,54 @@ void SchedulerState::submit(const SchedulerEvent& event, int64_t now_ns) {
   sequence->num_prompt_tokens = sequence->num_tokens();
   sequence->num_committed = sequence->num_tokens();
   sequence->max_tokens = event.max_tokens;
+  sequence->deadline_ns = event.deadline_ns;
   sequence->wants_prompt_logits = event.wants_prompt_logits;
+  sequence->cache_salt = event.cache_salt;
   sequence->rank_ns = now_ns + event.priority * kPriorityDelayNs;
   Sequence* const raw = sequence.get();
   const bool is_new = sequences_.emplace(event.request, std::move(sequence)).second;
   SLIPSTREAM_CHECK(is_new, "request ids are used once");
-  waiting_.emplace(QueueKey{raw->rank_ns, raw->request}, raw);
+  try {
+    waiting_.emplace(QueueKey{raw->rank_ns, raw->request}, raw);
+    if (raw->deadline_ns != 0) deadlines_.emplace(raw->deadline_ns, raw->request);
+  } catch (...) {
+    finish(*raw);
+    throw;
+  }
 }
 
 void SchedulerState::step_done(const SchedulerEvent& event) {
-  const auto found = sequences_.find(event.handle.request);
-  if (found == sequences_.end()) return;  // cancelled while the step ran
-  Sequence& sequence = *found->second;
-  if (sequence.handle() != event.handle) return;  // of the stretch before a preemption
-  SLIPSTREAM_CHECK(sequence.num_scheduled > 0, "a result belongs to a scheduled sequence");
-  sequence.num_computed += sequence.num_scheduled;
-  sequence.num_scheduled = 0;
+  if (!current(event.handle)) return;  // it ended or was preempted while the step ran
+  Sequence& sequence = *sequences_.at(event.handle.request);
+  SLIPSTREAM_CHECK(event.num_tokens > 0 && event.num_tokens <= sequence.num_in_flight,
+                   "a result belongs to a planned step");
+  sequence.num_computed += event.num_tokens;
+  sequence.num_in_flight -= event.num_tokens;
   if (event.token_id >= 0) {
-    SLIPSTREAM_CHECK(sequence.num_uncomputed() == 0, "the next token follows the last one");
-    SLIPSTREAM_CHECK(sequence.num_tokens() < sequence.max_tokens, "the length limit is kept");
-    sequence.token_ids.push_back(event.token_id);
-    sequence.num_committed = sequence.num_tokens();
+    SLIPSTREAM_CHECK(sequence.num_computed == sequence.num_committed,
+                     "the next token follows the last one");
+    SLIPSTREAM_CHECK(sequence.num_committed < sequence.num_tokens(), "the token was expected");
+    sequence.token_ids[static_cast<size_t>(sequence.num_committed++)] = event.token_id;
+    sequence.wants_prompt_logits = false;  // known by now, and not asked for twice
+  }
+  if (event.in_doubt) {
+    blocks_.forget(sequence.blocks);
+  } else {
+    blocks_.offer(sequence.blocks,
+                  {std::span(sequence.token_ids).first(static_cast<size_t>(sequence.num_computed)),
+                   sequence.cache_salt});
   }
   if (event.finished) {
     finish(sequence);
   } else {
-    SLIPSTREAM_CHECK(sequence.num_uncomputed() > 0, "an unfinished sequence has work left");
+    SLIPSTREAM_CHECK(sequence.num_in_flight > 0 || sequence.num_unplanned() > 0,
+                     "an unfinished sequence has work left");
   }
+}
+
+void SchedulerState::expire(int64_t now_ns, SchedulerOutput& output) {
+  output.expired = overdue(now_ns);
+  for (const RequestId request : output.expired) finish(*sequences_.at(request));
 }
 
 void SchedulerState::finish(Sequence& sequence) {
@@ -92,6 +133,7 @@ void SchedulerState::finish(Sequence& sequence) {
   } else {
     waiting_.erase(QueueKey{sequence.rank_ns, sequence.request});
   }
+  if (sequence.deadline_ns != 0) deadlines_.erase({sequence.deadline_ns, sequence.request});
   blocks_.release(sequence.blocks);
   sequence.state = SequenceState::kFinished;
   sequences_.erase(sequence.request);
@@ -99,123 +141,237 @@ void SchedulerState::finish(Sequence& sequence) {
 
 void SchedulerState::preempt(Sequence& sequence) {
   blocks_.release(sequence.blocks);
+  sequence.token_ids.resize(static_cast<size_t>(sequence.num_committed));
   sequence.num_computed = 0;
-  sequence.num_scheduled = 0;
+  sequence.num_in_flight = 0;
   ++sequence.num_preemptions;
   sequence.state = SequenceState::kPreempted;
   running_.erase(std::find(running_.begin(), running_.end(), &sequence));
   waiting_.emplace(QueueKey{sequence.rank_ns, sequence.request}, &sequence);
 }
 
-// Gives `sequence` as much of the step as limits leave; possibly nothing.
-void SchedulerState::plan(Sequence& sequence, SchedulerOutput& output) {
-  SLIPSTREAM_CHECK(sequence.num_scheduled == 0, "the last step's result comes before the next");
-  const int64_t begin = sequence.num_computed;
+// Gives `sequence` up to `max_count` tokens of the step, as far as limits leave them.
+void SchedulerState::plan(Sequence& sequence, int64_t max_count, SchedulerOutput& output) {
+  const int64_t begin = sequence.num_planned();
   const int64_t tokens_left = limits_.max_num_batched_tokens - output.num_tokens;
   const int64_t rows_left = limits_.max_logit_rows - output.num_logit_rows;
-  int64_t count = std::min(sequence.num_uncomputed(), tokens_left);
+  int64_t count = std::min({sequence.num_unplanned(), max_count, tokens_left});
   if (count > 0 && sequence.num_logit_rows(begin, count) > rows_left) {
     // A chunk within the prompt needs a row per token or none at all; a shorter one leaves out the
     // last token's row.
     count = sequence.wants_prompt_logits && begin < sequence.num_prompt_tokens
                 ? std::min(count, rows_left)
-                : std::min(count, sequence.num_uncomputed() - 1);
+                : std::min(count, sequence.num_unplanned() - 1);
   }
   if (count <= 0) return;
-  const int64_t num_rows = sequence.num_logit_rows(begin, count);
-  SLIPSTREAM_CHECK(num_rows <= rows_left, "the workspace holds every row of logits");
-  sequence.num_scheduled = count;
-  output.scheduled.push_back({&sequence, begin, count, num_rows});
+  ScheduledSequence scheduled;
+  scheduled.sequence = &sequence;
+  scheduled.handle = sequence.handle();
+  scheduled.begin = begin;
+  scheduled.num_tokens = count;
+  scheduled.num_logit_rows = sequence.num_logit_rows(begin, count);
+  scheduled.num_prompt_tokens = sequence.num_prompt_tokens;
+  scheduled.num_cached_tokens = sequence.num_cached_tokens;
+  scheduled.wants_prompt_logits = sequence.wants_prompt_logits;
+  scheduled.samples = begin + count == sequence.num_tokens();
+  SLIPSTREAM_CHECK(scheduled.num_logit_rows <= rows_left, "the workspace holds every row");
+  sequence.num_in_flight += count;
+  if (scheduled.samples && sequence.num_tokens() < sequence.max_tokens) {
+    sequence.token_ids.push_back(kPendingToken);
+  }
+  output.scheduled.push_back(scheduled);
   output.num_tokens += count;
-  output.num_logit_rows += num_rows;
+  output.num_logit_rows += scheduled.num_logit_rows;
+}
+
+bool SchedulerState::reserve_or_preempt(Sequence& sequence, SchedulerOutput& output) {
+  while (!blocks_.reserve(sequence.blocks, sequence.num_tokens())) {
+    Sequence* const victim = running_.back();
+    preempt(*victim);
+    ++output.num_preempted;
+    if (victim == &sequence) return false;
+  }
+  return true;
 }
 
 void SchedulerState::plan_decodes(SchedulerOutput& output) {
+  // However many decode, the first in order gets a token.
+  const bool first_prefills = !running_.empty() && running_.front()->num_unplanned() > 1;
+  const int64_t max_tokens = limits_.max_num_batched_tokens - (first_prefills ? 1 : 0);
   // By index: preemption takes sequences off the end while this runs.
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
-    if (sequence.num_uncomputed() != 1) continue;
-    bool has_block = blocks_.reserve(sequence.blocks, sequence.num_tokens());
-    while (!has_block) {
-      Sequence* const victim = running_.back();
-      preempt(*victim);
-      ++output.num_preempted;
-      if (victim == &sequence) break;
-      has_block = blocks_.reserve(sequence.blocks, sequence.num_tokens());
-    }
-    if (has_block) plan(sequence, output);
+    if (output.num_tokens == max_tokens) return;
+    if (sequence.num_unplanned() != 1) continue;
+    if (reserve_or_preempt(sequence, output)) plan(sequence, 1, output);
   }
 }
 
+// Half of the tokens go in the order of service, half to those who need the fewest.
 void SchedulerState::plan_prefills(SchedulerOutput& output) {
-  for (Sequence* const sequence : running_) {
-    if (sequence->num_scheduled == 0 && sequence->num_uncomputed() > 1) plan(*sequence, output);
+  int64_t num_left = limits_.max_num_batched_tokens - output.num_tokens;
+  int64_t num_in_order = num_left - num_left / 2;
+  std::vector<Prefill*> shortest_first;
+  for (Prefill& prefill : prefills_) {
+    prefill.num_left = prefill.sequence->num_unplanned();
+    prefill.num_granted = std::min(prefill.num_left, num_in_order);
+    num_in_order -= prefill.num_granted;
+    num_left -= prefill.num_granted;
+    shortest_first.push_back(&prefill);
   }
+  std::stable_sort(shortest_first.begin(), shortest_first.end(),
+                   [](const Prefill* a, const Prefill* b) { return a->num_left < b->num_left; });
+  for (Prefill* const prefill : shortest_first) {
+    const int64_t more = std::min(prefill->num_left - prefill->num_granted, num_left);
+    prefill->num_granted += more;
+    num_left -= more;
+  }
+  for (const Prefill& prefill : prefills_) plan(*prefill.sequence, prefill.num_granted, output);
 }
 
+int64_t SchedulerState::private_blocks(const Sequence& sequence) const {
+  return std::count_if(sequence.blocks.blocks.begin(), sequence.blocks.blocks.end(),
+                       [this](int32_t block) { return blocks_.ref_count(block) == 1; });
+}
+
+// The most blocks beyond those held now that are taken between `from` and `to` tokens from here,
+// when everybody goes on to its limit; those that were there before `from` have given theirs back.
+// `candidate` holds those of its tokens by then.
+int64_t SchedulerState::demand_ahead(const Sequence& candidate, int64_t from, int64_t to) const {
+  int64_t demand = 0;
+  for (const Sequence* const sequence : running_) {
+    if (sequence->num_tokens() + from > sequence->max_tokens) {
+      demand -= private_blocks(*sequence);
+    } else {
+      const int64_t length = std::min(sequence->num_tokens() + to, sequence->max_tokens);
+      demand += blocks_.blocks_for(length) - std::ssize(sequence->blocks.blocks);
+    }
+  }
+  const int64_t length = std::min(candidate.num_tokens() + to, candidate.max_tokens);
+  return demand + blocks_.blocks_for(length) - blocks_.blocks_for(candidate.num_tokens());
+}
+
+// The blocks of a waiting sequence's tokens, from the cache where it has them. False: not yet.
+bool SchedulerState::take_blocks(Sequence& sequence) {
+  const bool alone = running_.empty();
+  // A long prompt is not looked up again in every step that it waits.
+  if (!alone && blocked_request_ == sequence.request && blocks_.num_free() < blocked_need_) {
+    return false;
+  }
+  std::vector<int32_t> found;
+  if (!sequence.wants_prompt_logits) {
+    // The last token is computed in any case: its logits are wanted.
+    const auto ids = std::span(sequence.token_ids).first(sequence.token_ids.size() - 1);
+    found = blocks_.match({ids, sequence.cache_salt});
+  }
+  const int64_t need =
+      blocks_.blocks_for(sequence.num_tokens()) - std::ssize(found) + blocks_.num_idle(found);
+  bool room = need <= blocks_.num_free();
+  for (int64_t from = 0; room && !alone && from < limits_.admission_horizon;) {
+    const int64_t to = std::min(from + blocks_.block_size(), limits_.admission_horizon);
+    room = need + demand_ahead(sequence, from, to) <= blocks_.num_free();
+    from = to;
+  }
+  if (!room) {
+    SLIPSTREAM_CHECK(!alone, "every sequence alone fits the pool");
+    blocked_request_ = sequence.request;
+    blocked_need_ = need;
+    return false;
+  }
+  blocks_.adopt(found, sequence.blocks);
+  const bool reserved = blocks_.reserve(sequence.blocks, sequence.num_tokens());
+  SLIPSTREAM_CHECK(reserved, "the free blocks were counted");
+  sequence.num_computed = std::ssize(found) * blocks_.block_size();
+  if (blocks_.caching() && sequence.num_preemptions == 0 && !sequence.wants_prompt_logits) {
+    sequence.num_cached_tokens = sequence.num_computed;
+    num_cache_queries_ += sequence.num_prompt_tokens;
+    num_cache_hits_ += sequence.num_cached_tokens;
+  }
+  return true;
+}
+
+// Takes sequences from the queue and adds them to this step's prefills.
 void SchedulerState::admit(SchedulerOutput& output) {
   // A step that had to preempt has no blocks to give away.
   if (output.num_preempted > 0) return;
   while (!waiting_.empty() && num_running() < limits_.max_num_seqs &&
          output.num_tokens < limits_.max_num_batched_tokens) {
     Sequence& sequence = *waiting_.begin()->second;
-    // One spare block for each running sequence, so that an admission is not undone at once.
-    const int64_t wanted = blocks_.blocks_for(sequence.num_tokens());
-    const int64_t spare = num_running() == 0 ? 0 : num_running() + 1;
-    if (wanted + spare > blocks_.num_free()) return;
-    const bool reserved = blocks_.reserve(sequence.blocks, sequence.num_tokens());
-    SLIPSTREAM_CHECK(reserved, "the free blocks were counted");
+    if (!take_blocks(sequence)) return;
     waiting_.erase(waiting_.begin());
     sequence.state = SequenceState::kRunning;
     const auto place =
         std::upper_bound(running_.begin(), running_.end(), &sequence,
                          [](const Sequence* a, const Sequence* b) { return a->before(*b); });
     running_.insert(place, &sequence);
-    plan(sequence, output);
+    const auto prefill_place = std::upper_bound(
+        prefills_.begin(), prefills_.end(), &sequence,
+        [](const Sequence* a, const Prefill& b) { return a->before(*b.sequence); });
+    prefills_.insert(prefill_place, {&sequence, 0, 0});
   }
+}
+
+bool SchedulerState::anything_in_flight() const {
+  return std::any_of(running_.begin(), running_.end(),
+                     [](const Sequence* sequence) { return sequence->num_in_flight > 0; });
 }
 
 SchedulerOutput schedule(SchedulerState& state, std::span<const SchedulerEvent> events,
                          int64_t now_ns) {
   SchedulerOutput output;
   for (const SchedulerEvent& event : events) state.apply(event, now_ns, output);
+  state.expire(now_ns, output);
   state.plan_decodes(output);
-  state.plan_prefills(output);
+  state.prefills_.clear();
+  for (Sequence* const sequence : state.running_) {
+    if (sequence->num_unplanned() > 1) state.prefills_.push_back({sequence, 0, 0});
+  }
   state.admit(output);
-  SLIPSTREAM_CHECK(state.idle() || !output.scheduled.empty(), "every step makes progress");
+  state.plan_prefills(output);
+  SLIPSTREAM_CHECK(state.idle() || !output.scheduled.empty() || state.anything_in_flight(),
+                   "every step makes progress");
   return output;
 }
 
 Status SchedulerState::check_sequence(const Sequence& sequence) const {
   const std::string name = str("request ", sequence.request, ": ");
-  if (sequence.num_computed < 0 || sequence.num_computed > sequence.num_tokens()) {
-    return failed(str(name, sequence.num_computed, " of ", sequence.num_tokens(), " computed"));
+  if (sequence.num_computed < 0 || sequence.num_in_flight < 0 ||
+      sequence.num_planned() > sequence.num_tokens()) {
+    return failed(str(name, sequence.num_computed, " computed and ", sequence.num_in_flight,
+                      " in flight of ", sequence.num_tokens()));
   }
   if (sequence.num_committed > sequence.num_tokens() ||
       sequence.num_prompt_tokens > sequence.num_committed) {
     return failed(str(name, sequence.num_committed, " tokens committed"));
   }
+  const auto num_pending =
+      std::count(sequence.token_ids.begin(), sequence.token_ids.end(), kPendingToken);
+  if (num_pending != sequence.num_tokens() - sequence.num_committed ||
+      num_pending > sequence.num_in_flight) {
+    return failed(str(name, num_pending, " tokens pending"));
+  }
   if (sequence.num_tokens() > sequence.max_tokens) return failed(name + "longer than its limit");
-  if (sequence.num_scheduled > sequence.num_uncomputed()) return failed(name + "plans too much");
-  const auto held = static_cast<int64_t>(sequence.blocks.blocks.size());
+  if (sequence.num_unplanned() < 0) return failed(name + "plans too much");
+  const auto held = std::ssize(sequence.blocks.blocks);
   const bool running = sequence.state == SequenceState::kRunning;
-  if (!running && (held != 0 || sequence.num_computed != 0 || sequence.num_scheduled != 0)) {
+  if (!running && (held != 0 || sequence.num_planned() != 0 || num_pending != 0)) {
     return failed(name + "waits and holds blocks");
   }
-  if (running && held < blocks_.blocks_for(sequence.num_computed + sequence.num_scheduled)) {
+  if (running && held < blocks_.blocks_for(sequence.num_planned())) {
     return failed(name + "computes beyond its blocks");
+  }
+  if (sequence.deadline_ns != 0 && !deadlines_.contains({sequence.deadline_ns, sequence.request})) {
+    return failed(name + "has a deadline nobody watches");
   }
   return {};
 }
 
 Status SchedulerState::check_invariants() const {
   std::vector<const BlockTable*> tables;
-  int64_t num_scheduled_tokens = 0;
   for (size_t i = 0; i < running_.size(); ++i) {
     const Sequence& sequence = *running_[i];
     if (sequence.state != SequenceState::kRunning) return failed("a stopped sequence runs");
     if (i > 0 && !running_[i - 1]->before(sequence)) return failed("running out of order");
-    num_scheduled_tokens += sequence.num_scheduled;
     tables.push_back(&sequence.blocks);
   }
   for (const auto& [key, sequence] : waiting_) {
@@ -228,12 +384,14 @@ Status SchedulerState::check_invariants() const {
   if (running_.size() + waiting_.size() != sequences_.size()) {
     return failed("a sequence is in no queue or in two");
   }
+  size_t num_deadlines = 0;
   for (const auto& [request, sequence] : sequences_) {
     if (request != sequence->request) return failed("a sequence under another's id");
+    num_deadlines += sequence->deadline_ns != 0 ? 1 : 0;
     SLIPSTREAM_RETURN_IF_ERROR(check_sequence(*sequence));
   }
+  if (deadlines_.size() != num_deadlines) return failed("a deadline outlives its sequence");
   if (num_running() > limits_.max_num_seqs) return failed("too many sequences run");
-  if (num_scheduled_tokens > limits_.max_num_batched_tokens) return failed("too many tokens");
   return blocks_.check_invariants(tables);
 }
 

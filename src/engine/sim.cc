@@ -8,31 +8,39 @@
 #include "base/random.h"
 #include "base/strings.h"
 #include "engine/scheduler.h"
+#include "engine/step_batch.h"
 
 namespace slipstream {
 namespace {
 
 constexpr int32_t kVocab = 50;
 constexpr int32_t kEos = 0;
+constexpr uint64_t kPoison = 0xDEADBEEF;  // no prefix has this hash
+constexpr size_t kMaxLive = 40;
 
 uint64_t mix(uint64_t hash, int32_t token) {
   return SplitMix64(hash ^ (static_cast<uint64_t>(token) + 0x51ED2701u)).next();
 }
 
-uint64_t prefix_hash(std::span<const int32_t> tokens) {
-  uint64_t hash = 0;
-  for (const int32_t token : tokens) hash = mix(hash, token);
-  return hash;
+// K and V depend on the salt here, so that a block shared across salts is a wrong block.
+uint64_t root_hash(const std::string& salt) {
+  return salt.empty() ? 0 : mix(17, static_cast<int32_t>(salt.back()));
 }
 
-int32_t next_token(uint64_t hash) { return static_cast<int32_t>((hash >> 17) % kVocab); }
+// The token does not.
+int32_t next_token(std::span<const int32_t> tokens) {
+  uint64_t hash = 0;
+  for (const int32_t token : tokens) hash = mix(hash, token);
+  return static_cast<int32_t>((hash >> 17) % kVocab);
+}
 
 // What the request gives when it has the machine to itself.
 std::vector<int32_t> run_alone(std::span<const int32_t> prompt, int64_t max_tokens) {
   std::vector<int32_t> tokens(prompt.begin(), prompt.end());
-  uint64_t hash = prefix_hash(tokens);
-  while (static_cast<int64_t>(tokens.size()) < max_tokens) {
-    tokens.push_back(next_token(hash));
+  uint64_t hash = 0;
+  for (const int32_t token : tokens) hash = mix(hash, token);
+  while (std::ssize(tokens) < max_tokens) {
+    tokens.push_back(static_cast<int32_t>((hash >> 17) % kVocab));
     if (tokens.back() == kEos) break;
     hash = mix(hash, tokens.back());
   }
@@ -42,22 +50,46 @@ std::vector<int32_t> run_alone(std::span<const int32_t> prompt, int64_t max_toke
 struct SimRequest {
   std::vector<int32_t> prompt;
   std::vector<int32_t> tokens;  // prompt and what came back so far
+  std::string salt;
   int64_t max_tokens = 0;
+  int64_t deadline_ns = 0;
   int32_t priority = 0;
   bool wants_prompt_logits = false;
+  bool ran = false;
+  int64_t first_step = 0;
+  int64_t max_steps = 0;  // from arrival to end
+};
+
+// How steps follow each other.
+enum class Overlap : uint8_t {
+  kNone,     // a step is planned with every result known
+  kDropped,  // planned while one runs; rows of ended requests are taken out before it runs
+  kLate,     // the same, and it runs as planned: the device had it before the results came
 };
 
 struct World {
   SchedulerLimits limits;
+  PrefixCacheOptions cache;
+  Overlap overlap = Overlap::kNone;
   int64_t num_blocks = 1;
   int32_t block_size = 1;
   uint64_t arrival_permille = 0;
   uint64_t cancel_permille = 0;
+  uint64_t deadline_permille = 0;
+  uint64_t fault_permille = 0;
+  uint64_t num_salts = 1;
   uint64_t max_prompt = 1;
   uint64_t max_answer = 1;
   bool priorities = false;
   bool clock_jumps = false;
+  std::vector<std::vector<int32_t>> prefixes;  // that prompts begin with
 };
+
+std::vector<int32_t> random_ids(SplitMix64& random, uint64_t count) {
+  std::vector<int32_t> ids;
+  for (uint64_t i = 0; i < count; ++i) ids.push_back(static_cast<int32_t>(random.below(kVocab)));
+  return ids;
+}
 
 World random_world(SplitMix64& random) {
   World world;
@@ -69,14 +101,25 @@ World random_world(SplitMix64& random) {
   world.limits.max_num_seqs = pick(1, 12);
   world.limits.max_num_batched_tokens = pick(1, random.below(2) == 0 ? 8 : 64);
   world.limits.max_logit_rows = world.limits.max_num_seqs + pick(0, 8);
+  world.limits.admission_horizon = random.below(2) == 0 ? 0 : pick(1, 40);
+  world.cache.enabled = random.below(4) != 0;
+  world.cache.seed = random.next();
+  world.cache.hash_bits = random.below(2) == 0 ? 64 : random.below(2) == 0 ? 8 : 2;
+  world.overlap = static_cast<Overlap>(random.below(3));
   world.arrival_permille = random.below(900) + 20;
   world.cancel_permille = random.below(3) == 0 ? random.below(200) : 0;
+  world.deadline_permille = random.below(3) == 0 ? random.below(500) : 0;
+  world.fault_permille = random.below(3) == 0 ? random.below(30) : 0;
+  world.num_salts = random.below(3) == 0 ? 3 : 1;
   const auto pool_tokens = static_cast<uint64_t>(world.num_blocks * world.block_size);
   world.max_prompt = 1 + random.below(std::min<uint64_t>(pool_tokens, 80));
   world.max_answer =
       1 + random.below(random.below(2) == 0 ? 40 : std::max<uint64_t>(pool_tokens, 2));
   world.priorities = random.below(3) == 0;
   world.clock_jumps = random.below(4) == 0;
+  for (uint64_t i = random.below(4); i > 0; --i) {
+    world.prefixes.push_back(random_ids(random, random.below(world.max_prompt)));
+  }
   return world;
 }
 
@@ -86,24 +129,25 @@ class Simulation {
       : world_(world),
         random_(random),
         report_(report),
-        state_(world.limits, world.num_blocks, world.block_size),
+        state_(world.limits, world.num_blocks, world.block_size, world.cache),
         next_request_(first_request),
-        slots_(static_cast<size_t>(world.num_blocks * world.block_size), 0) {}
+        slots_(static_cast<size_t>(world.num_blocks * world.block_size), kPoison) {}
 
   // Load for `num_steps` steps, then none until every request has ended. False: a rule broke.
   bool run(int64_t num_steps) {
     for (int64_t step = 0; step < num_steps; ++step) {
       if (!run_step(true)) return false;
     }
-    // Each request is computed at least once more in full only if it was preempted, and each step
-    // computes a token of the first in order.
     int64_t steps_left = 1000;
     for (const auto& [request, sim] : requests_) steps_left += 4 * sim.max_tokens;
     while (!requests_.empty()) {
       if (--steps_left < 0) return violated(str(requests_.size(), " requests never end"));
       if (!run_step(false)) return false;
     }
-    if (!run_step(false)) return false;
+    for (int i = 0; i < 3; ++i) {
+      if (!run_step(false)) return false;
+    }
+    if (!state_.idle()) return violated("a request stays behind");
     if (state_.blocks().num_used() != 0) return violated("blocks stay in use without a request");
     return true;
   }
@@ -117,34 +161,71 @@ class Simulation {
     return false;
   }
 
-  void arrive() {
-    SimRequest sim;
-    const int64_t num_prompt_tokens = 1 + static_cast<int64_t>(random_.below(world_.max_prompt));
-    for (int64_t i = 0; i < num_prompt_tokens; ++i) {
-      sim.prompt.push_back(static_cast<int32_t>(random_.below(kVocab)));
-    }
-    sim.tokens = sim.prompt;
-    sim.max_tokens = num_prompt_tokens + 1 + static_cast<int64_t>(random_.below(world_.max_answer));
-    if (!state_.fits(sim.max_tokens)) return;  // refused, as Engine::submit does
-    if (world_.priorities) sim.priority = static_cast<int32_t>(random_.below(5)) - 2;
-    sim.wants_prompt_logits = random_.below(8) == 0;
-    ++report_.num_requests;
-    requests_.emplace(next_request_++, std::move(sim));
+  SimPlace place_of(RequestId request) const {
+    const Sequence* const sequence = state_.find(request);
+    if (sequence == nullptr) return SimPlace::kEnded;
+    if (sequence->state == SequenceState::kWaiting) return SimPlace::kWaiting;
+    if (sequence->state == SequenceState::kPreempted) return SimPlace::kPreempted;
+    return sequence->num_planned() < sequence->num_prompt_tokens ? SimPlace::kPrefill
+                                                                 : SimPlace::kDecode;
+  }
+  void cover(SimPlace place, SimEvent event) {
+    ++report_.coverage[static_cast<size_t>(place)][static_cast<size_t>(event)];
   }
 
-  void add_arrivals(std::vector<SchedulerEvent>& events) {
-    const RequestId first_new = next_request_;
-    while (random_.below(1000) < world_.arrival_permille && requests_.size() < 40) arrive();
-    for (auto it = requests_.lower_bound(first_new); it != requests_.end(); ++it) {
-      SchedulerEvent event;
-      event.kind = SchedulerEvent::kSubmit;
-      event.request = it->first;
-      event.prompt_token_ids = it->second.prompt;
-      event.max_tokens = it->second.max_tokens;
-      event.priority = it->second.priority;
-      event.wants_prompt_logits = it->second.wants_prompt_logits;
-      events.push_back(event);
+  // ---- load ----
+
+  std::vector<int32_t> random_prompt() {
+    std::vector<int32_t> prompt;
+    if (!finished_.empty() && random_.below(4) == 0) {
+      prompt = finished_;  // the next turn of a conversation
+    } else if (!world_.prefixes.empty()) {
+      prompt = world_.prefixes[random_.below(world_.prefixes.size())];
+      if (random_.below(2) == 0) prompt.resize(random_.below(prompt.size() + 1));
     }
+    const bool with_tail = prompt.empty() || random_.below(4) != 0;
+    const uint64_t num_more = with_tail ? 1 + random_.below(world_.max_prompt) : 0;
+    for (const int32_t id : random_ids(random_, num_more)) prompt.push_back(id);
+    return prompt;
+  }
+
+  // Each step in which it is not over, the first in order computes a token (with steps that
+  // overlap, every other step), and is never preempted. So nobody takes longer than everybody
+  // before it in order and itself, one token a step.
+  int64_t step_bound(const SimRequest& sim) const {
+    int64_t num_tokens = sim.max_tokens + 4;
+    for (const auto& [request, other] : requests_) num_tokens += other.max_tokens + 4;
+    return num_tokens * (world_.overlap == Overlap::kNone ? 1 : 2);
+  }
+
+  void arrive(std::vector<SchedulerEvent>& events) {
+    SimRequest sim;
+    sim.prompt = random_prompt();
+    sim.tokens = sim.prompt;
+    sim.max_tokens =
+        std::ssize(sim.prompt) + static_cast<int64_t>(random_.below(world_.max_answer));
+    // An answer of no tokens is a prompt whose logits are asked for.
+    sim.wants_prompt_logits = random_.below(8) == 0 || sim.max_tokens == std::ssize(sim.prompt);
+    if (!state_.fits(sim.max_tokens)) return;  // refused, as Engine::submit does
+    if (world_.priorities) sim.priority = static_cast<int32_t>(random_.below(5)) - 2;
+    sim.salt = std::string(random_.below(world_.num_salts), 'a');
+    if (random_.below(1000) < world_.deadline_permille) {
+      sim.deadline_ns = now_ns_ + static_cast<int64_t>(random_.below(400'000'000)) - 1'000'000;
+    }
+    sim.first_step = report_.num_steps;
+    sim.max_steps = step_bound(sim);
+    ++report_.num_requests;
+    const auto& added = *requests_.emplace(next_request_++, std::move(sim)).first;
+    SchedulerEvent event;
+    event.kind = SchedulerEvent::kSubmit;
+    event.request = added.first;
+    event.prompt_token_ids = added.second.prompt;
+    event.cache_salt = added.second.salt;
+    event.max_tokens = added.second.max_tokens;
+    event.deadline_ns = added.second.deadline_ns;
+    event.priority = added.second.priority;
+    event.wants_prompt_logits = added.second.wants_prompt_logits;
+    events.push_back(event);
   }
 
   // Of live requests, ended ones and ids that never were; now and then twice.
@@ -153,96 +234,244 @@ class Simulation {
       SchedulerEvent event;
       event.kind = SchedulerEvent::kCancel;
       event.request = next_request_ - std::min<RequestId>(next_request_, random_.below(30));
+      cover(place_of(event.request), SimEvent::kCancel);
       events.push_back(event);
+      if (random_.below(4) == 0) events.push_back(event);
     }
   }
 
-  bool run_step(bool load) {
-    ++report_.num_steps;
+  // ---- planning ----
+
+  bool end_request(RequestId request) {
+    const auto found = requests_.find(request);
+    if (found == requests_.end()) return violated("an ended request ends again");
+    const SimRequest& sim = found->second;
+    const std::vector<int32_t> alone = run_alone(sim.prompt, sim.max_tokens);
+    const bool is_prefix = sim.tokens.size() <= alone.size() &&
+                           std::equal(sim.tokens.begin(), sim.tokens.end(), alone.begin());
+    if (!is_prefix) return violated(str("request ", request, " differs from itself alone"));
+    if (!check_wait(sim)) return violated(str("request ", request, " waits for ever"));
+    requests_.erase(found);
+    return true;
+  }
+
+  // Where everybody arrives in the order of rank.
+  bool check_wait(const SimRequest& sim) {
+    if (world_.priorities || world_.clock_jumps) return true;
+    const double share = static_cast<double>(report_.num_steps - sim.first_step) /
+                         static_cast<double>(sim.max_steps);
+    report_.max_wait_share = std::max(report_.max_wait_share, share);
+    return share <= 1.0;
+  }
+
+  bool check_output(const SchedulerOutput& output) {
+    if (output.num_tokens > world_.limits.max_num_batched_tokens ||
+        output.num_logit_rows > world_.limits.max_logit_rows) {
+      return violated("a step beyond its limits");
+    }
+    if (!output.failed.empty()) return violated("a submit failed");
+    for (const RequestId request : output.cancelled) {
+      ++report_.num_cancelled;
+      if (!end_request(request)) return false;
+    }
+    for (const RequestId request : output.expired) {
+      ++report_.num_expired;
+      if (requests_.at(request).deadline_ns > now_ns_) return violated("a deadline comes early");
+      if (!end_request(request)) return false;
+    }
+    for (const auto& [request, sim] : requests_) {
+      if (sim.deadline_ns != 0 && sim.deadline_ns <= now_ns_) return violated("a deadline is late");
+      if (!check_wait(sim)) return violated(str("request ", request, " starves"));
+    }
+    report_.num_preemptions += output.num_preempted;
+    const Status status = state_.check_invariants();
+    return status.ok() ? true : violated(status.message());
+  }
+
+  void cover_plan(const SchedulerOutput& output) {
+    for (const ScheduledSequence& scheduled : output.scheduled) {
+      const auto found = requests_.find(scheduled.request());
+      const auto place = places_.find(scheduled.request());
+      const SimPlace before = place == places_.end() ? SimPlace::kWaiting : place->second;
+      const bool resumed = before == SimPlace::kPreempted;
+      if (found->second.ran && !resumed) continue;
+      const SimPlace from = resumed ? SimPlace::kPreempted : SimPlace::kWaiting;
+      cover(from, SimEvent::kAdmit);
+      if (scheduled.begin > 0) cover(from, SimEvent::kHit);
+      if (!found->second.ran) report_.num_cached_tokens += scheduled.num_cached_tokens;
+      found->second.ran = true;
+    }
+    for (const auto& [request, place] : places_) {
+      const Sequence* const sequence = state_.find(request);
+      if (sequence != nullptr && sequence->state == SequenceState::kPreempted &&
+          (place == SimPlace::kPrefill || place == SimPlace::kDecode)) {
+        cover(place, SimEvent::kPreempt);
+      }
+    }
+    for (const RequestId request : output.expired) {
+      const auto place = places_.find(request);
+      cover(place == places_.end() ? SimPlace::kWaiting : place->second, SimEvent::kDeadline);
+    }
+  }
+
+  bool plan(StepPlan& plan, bool load) {
     now_ns_ += 1 + static_cast<int64_t>(random_.below(10'000'000));
     if (world_.clock_jumps && random_.below(50) == 0) {
       now_ns_ += (static_cast<int64_t>(random_.below(3)) - 1) * 3'600'000'000'000;
     }
     std::vector<SchedulerEvent> events;
-    events.swap(done_);
-    if (load) add_arrivals(events);
+    events.swap(results_);
+    while (load && random_.below(1000) < world_.arrival_permille && requests_.size() < kMaxLive) {
+      arrive(events);
+    }
     add_cancels(events);
-
-    const SchedulerOutput output = schedule(state_, events, now_ns_);
-    for (const RequestId request : output.cancelled) {
-      ++report_.num_cancelled;
-      if (requests_.erase(request) != 1)
-        return violated("a cancel of an ended request took effect");
+    places_.clear();
+    for (const auto& [request, sim] : requests_) {
+      if (state_.find(request) != nullptr) places_.emplace(request, place_of(request));
     }
-    report_.num_preemptions += output.num_preempted;
-    const Status status = state_.check_invariants();
-    if (!status.ok()) return violated(status.message());
-    if (output.num_tokens > world_.limits.max_num_batched_tokens ||
-        output.num_logit_rows > world_.limits.max_logit_rows) {
-      return violated("a step beyond its limits");
-    }
-    for (const ScheduledSequence& scheduled : output.scheduled) {
-      if (!execute(scheduled)) return false;
-    }
+    plan.output = schedule(state_, events, now_ns_);
+    if (!check_output(plan.output)) return false;
+    cover_plan(plan.output);
+    build_batch(plan.output, world_.block_size, plan.batch);
     return true;
   }
 
-  uint64_t& slot(const Sequence& sequence, int64_t position) {
-    const auto block = sequence.blocks.blocks[static_cast<size_t>(position / world_.block_size)];
-    return slots_[static_cast<size_t>(block * world_.block_size + position % world_.block_size)];
+  bool run_step(bool load) {
+    ++report_.num_steps;
+    if (current_.output.scheduled.empty() && !plan(current_, load)) return false;
+    if (current_.output.scheduled.empty()) return true;
+    next_.output = SchedulerOutput();
+    if (world_.overlap != Overlap::kNone && !plan(next_, load)) return false;
+    if (!execute()) return false;
+    if (world_.overlap == Overlap::kDropped) {
+      keep_requests(next_, [this](RequestId request) { return requests_.contains(request); });
+    }
+    std::swap(current_, next_);
+    return true;
   }
 
-  bool execute(const ScheduledSequence& scheduled) {
-    const Sequence& sequence = *scheduled.sequence;
-    const auto found = requests_.find(sequence.request);
-    if (found == requests_.end()) return violated("an ended request runs");
+  // ---- the device ----
+
+  // Runs current_ as its batch says, and knows nothing of the scheduler's state now.
+  bool execute() {
+    const ForwardBatch& batch = current_.batch;
+    fill_pending(current_, [this](RequestId request) { return device_tokens_.at(request); });
+    std::map<RequestId, int32_t> sampled;
+    size_t row_idx = 0;
+    for (size_t i = 0; i < current_.output.scheduled.size(); ++i) {
+      const ScheduledSequence& scheduled = current_.output.scheduled[i];
+      row_idx += static_cast<size_t>(scheduled.num_logit_rows);
+      if (scheduled.samples &&
+          (row_idx == 0 || batch.logit_rows[row_idx - 1] + 1 != batch.cu_seqlens_q[i + 1])) {
+        return violated("the last token has no row of logits");
+      }
+      if (!execute_sequence(scheduled, i, sampled)) return false;
+    }
+    if (row_idx != batch.logit_rows.size()) return violated("rows of logits nobody wants");
+    device_tokens_ = std::move(sampled);
+    return true;
+  }
+
+  bool execute_sequence(const ScheduledSequence& scheduled, size_t seq_idx,
+                        std::map<RequestId, int32_t>& sampled) {
+    const ForwardBatch& batch = current_.batch;
+    const auto found = requests_.find(scheduled.request());
+    const bool counts = state_.current(scheduled.handle);
+    if (counts && found == requests_.end()) return violated("an ended request runs");
+    const auto first_row = static_cast<size_t>(batch.cu_seqlens_q[seq_idx]);
+    const auto table = std::span(batch.block_table)
+                           .subspan(seq_idx * static_cast<size_t>(batch.block_table_stride));
+    if (found == requests_.end()) {  // it writes where it may, and nobody minds
+      for (int64_t i = 0; i < scheduled.num_tokens; ++i) {
+        slots_[static_cast<size_t>(batch.slot_mapping[first_row + static_cast<size_t>(i)])] =
+            kPoison;
+      }
+      sampled[scheduled.request()] = 1;
+      cover(SimPlace::kEnded, SimEvent::kStale);
+      return true;
+    }
     SimRequest& sim = found->second;
-    if (sequence.token_ids != sim.tokens) return violated("token timelines differ");
-    uint64_t hash = 0;
+    const std::vector<int32_t>& tokens = sim.tokens;
+    uint64_t hash = root_hash(sim.salt);
     for (int64_t position = 0; position < scheduled.begin; ++position) {
-      hash = mix(hash, sim.tokens[static_cast<size_t>(position)]);
-      if (slot(sequence, position) != hash) {
+      hash = mix(hash, tokens[static_cast<size_t>(position)]);
+      const auto block =
+          static_cast<int64_t>(table[static_cast<size_t>(position / world_.block_size)]);
+      if (slots_[static_cast<size_t>(block * world_.block_size + position % world_.block_size)] !=
+          hash) {
         return violated(
-            str("request ", sequence.request, " reads a wrong block at position ", position));
+            str("request ", scheduled.request(), " reads a wrong block at position ", position));
       }
     }
-    const int64_t end = scheduled.begin + scheduled.num_tokens;
-    for (int64_t position = scheduled.begin; position < end; ++position) {
-      hash = mix(hash, sim.tokens[static_cast<size_t>(position)]);
-      slot(sequence, position) = hash;
+    for (int64_t i = 0; i < scheduled.num_tokens; ++i) {
+      const size_t row = first_row + static_cast<size_t>(i);
+      const auto position = static_cast<size_t>(scheduled.begin + i);
+      if (batch.positions[row] != scheduled.begin + i || position >= tokens.size() ||
+          batch.token_ids[row] != tokens[position]) {
+        return violated(str("request ", scheduled.request(), " computes a wrong token"));
+      }
+      hash = mix(hash, tokens[position]);
+      slots_[static_cast<size_t>(batch.slot_mapping[row])] = hash;
     }
     report_.num_tokens += scheduled.num_tokens;
-    report_.max_preemptions = std::max(report_.max_preemptions, int64_t{sequence.num_preemptions});
+    report_.max_preemptions =
+        std::max(report_.max_preemptions, int64_t{scheduled.handle.num_preemptions});
+    if (scheduled.samples) sampled[scheduled.request()] = next_token(tokens);
+    if (!counts) {
+      cover(place_of(scheduled.request()), SimEvent::kStale);
+      return true;
+    }
+    return deliver(scheduled, sim, first_row);
+  }
 
+  bool deliver(const ScheduledSequence& scheduled, SimRequest& sim, size_t first_row) {
     SchedulerEvent event;
     event.kind = SchedulerEvent::kStepDone;
-    event.handle = sequence.handle();
-    if (scheduled.samples()) {
-      event.token_id = next_token(hash);
+    event.handle = scheduled.handle;
+    event.num_tokens = scheduled.num_tokens;
+    const bool gives_token = scheduled.samples && std::ssize(sim.tokens) < sim.max_tokens;
+    const SimPlace place = scheduled.begin + scheduled.num_tokens <= scheduled.num_prompt_tokens
+                               ? SimPlace::kPrefill
+                               : SimPlace::kDecode;
+    if (random_.below(1000) < world_.fault_permille) {
+      event.finished = event.in_doubt = true;
+      for (int64_t i = 0; i < scheduled.num_tokens; ++i) {
+        slots_[static_cast<size_t>(
+            current_.batch.slot_mapping[first_row + static_cast<size_t>(i)])] = kPoison;
+      }
+      ++report_.num_faults;
+      cover(place, SimEvent::kFault);
+    } else if (gives_token) {
+      event.token_id = next_token(sim.tokens);
       sim.tokens.push_back(event.token_id);
-      event.finished =
-          event.token_id == kEos || static_cast<int64_t>(sim.tokens.size()) == sim.max_tokens;
+      event.finished = event.token_id == kEos || std::ssize(sim.tokens) == sim.max_tokens;
+    } else {
+      event.finished = scheduled.samples;
     }
-    done_.push_back(event);
-    if (random_.below(64) == 0) add_late_result(event);
+    results_.push_back(event);
+    if (random_.below(64) == 0) add_stale_result(event);
     if (!event.finished) return true;
-    ++report_.num_finished;
-    const bool equal = sim.tokens == run_alone(sim.prompt, sim.max_tokens);
-    if (!equal) return violated(str("request ", sequence.request, " differs from itself alone"));
-    requests_.erase(found);
-    return true;
+    if (!event.in_doubt) {
+      ++report_.num_finished;
+      cover(place, SimEvent::kFinish);
+      if (sim.tokens != run_alone(sim.prompt, sim.max_tokens)) {
+        return violated(str("request ", scheduled.request(), " ends early"));
+      }
+      if (random_.below(4) == 0) finished_ = sim.tokens;
+    }
+    return end_request(scheduled.request());
   }
 
   // A result of a stretch of running that is over, as a device may deliver one.
-  void add_late_result(const SchedulerEvent& event) {
-    SchedulerEvent late = event;
-    if (late.handle.num_preemptions == 0) {
-      late.handle.request += 1'000'000'000;
+  void add_stale_result(const SchedulerEvent& event) {
+    SchedulerEvent stale = event;
+    if (stale.handle.num_preemptions == 0) {
+      stale.handle.request += 1'000'000'000;
     } else {
-      --late.handle.num_preemptions;
+      --stale.handle.num_preemptions;
     }
-    late.token_id = 1;
-    done_.push_back(late);
+    stale.token_id = 1;
+    results_.push_back(stale);
   }
 
   const World world_;
@@ -252,11 +481,27 @@ class Simulation {
   RequestId next_request_;
   int64_t now_ns_ = 1'000'000'000'000'000;
   std::map<RequestId, SimRequest> requests_;
-  std::vector<SchedulerEvent> done_;
-  std::vector<uint64_t> slots_;  // the pages: one hash per slot
+  std::map<RequestId, SimPlace> places_;  // before the call to schedule()
+  std::vector<int32_t> finished_;         // what a request ended with
+  std::vector<SchedulerEvent> results_;
+  StepPlan current_;
+  StepPlan next_;
+  std::map<RequestId, int32_t> device_tokens_;  // sampled by the step that ran last
+  std::vector<uint64_t> slots_;                 // the pages: one hash per slot
 };
 
 }  // namespace
+
+const char* sim_event_name(SimEvent event) {
+  constexpr const char* kNames[] = {"admit", "hit",    "preempt",  "finish",
+                                    "fault", "cancel", "deadline", "stale"};
+  return kNames[static_cast<size_t>(event)];
+}
+
+const char* sim_place_name(SimPlace place) {
+  constexpr const char* kNames[] = {"waiting", "prefill", "decode", "preempted", "ended"};
+  return kNames[static_cast<size_t>(place)];
+}
 
 SimReport run_simulation(const SimOptions& options) {
   SimReport report;

@@ -38,7 +38,6 @@ def test_unknown_flags_and_commands(slipstream, stories):
     (("--dtype", "bfloat16"), "available: auto, float32"),
     (("--tensor-parallel-size", "2"), "--tensor-parallel-size '2'"),
     (("--gpu-memory-utilization", "1.5"), "--gpu-memory-utilization"),
-    (("--enable-prefix-caching",), "no prefix cache"),
     (("--max-model-len", "4096"), "128"),  # longer than the model's context
     (("--max-model-len", "0"), "--max-model-len '0'"),
     (("--log-level", "loud"), "available: debug"),
