@@ -64,11 +64,11 @@ std::vector<Route> probe_routes(ServerContext& context, std::string version) {
   };
   std::vector<Route> routes;
   for (const char* path : {"/health", "/readyz", "/ping"}) {
-    routes.push_back({"GET", path, ready, false, false});
+    routes.push_back({"GET", path, ready, false, false, {}});
   }
-  routes.push_back({"GET", "/livez", live, false, false});
-  routes.push_back({"GET", "/load", load, true, false});
-  routes.push_back({"GET", "/version", show_version, true, false});
+  routes.push_back({"GET", "/livez", live, false, false, {}});
+  routes.push_back({"GET", "/load", load, true, false, {}});
+  routes.push_back({"GET", "/version", show_version, true, false, {}});
   return routes;
 }
 
