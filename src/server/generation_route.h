@@ -36,7 +36,7 @@ struct Dialect {
   std::string route;  // "/v1/chat/completions"
   // The body is valid JSON within the limits. Checks lengths last (check_lengths). Any thread.
   std::function<ApiResult<PreparedCall>(const Json& body, const FrontEnd& front_end)> prepare;
-  ErrorShape error_shape;  // of refusals, also before the handler; null: error_response()
+  ErrorShape error_shape = {};  // of refusals, also before the handler; null: error_response()
 };
 
 Handler generation_handler(ServerContext& context, std::shared_ptr<const ParamTable> table,

@@ -83,7 +83,7 @@ struct Route {
   bool needs_key = true;
   // Refused with 503 while the server drains or loads.
   bool needs_engine = true;
-  ErrorShape error_shape;  // of what is refused before the handler; null: error_response()
+  ErrorShape error_shape = {};  // of what is refused before the handler; null: error_response()
 };
 
 // Work of other threads for the network thread, and timers on it. Implemented by HttpServer.
