@@ -12,6 +12,9 @@ namespace {
 // Positions and slots are 32-bit in kernels.
 constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max() / 2;
 
+// A minute: longer steps only look like a hang.
+constexpr int64_t kMaxStepUs = 60'000'000;
+
 struct CountRange {
   int64_t low = 0;
   int64_t high = kMaxTokens;
@@ -96,8 +99,14 @@ Result<ResolvedOptions> resolve_options(const EngineOptions& options) {
         str("load_format is ", quote(options.load_format), "; it must be auto or dummy"));
   }
   resolved.dummy_weights = options.load_format == "dummy";
-  if (options.executor != "auto" && options.executor != "eager") {
-    return bad_usage(str("executor is ", quote(options.executor), "; it must be auto or eager"));
+  resolved.fake_executor = options.executor == "fake";
+  if (options.executor != "auto" && options.executor != "eager" && !resolved.fake_executor) {
+    return bad_usage(
+        str("executor is ", quote(options.executor), "; it must be auto, eager or fake"));
+  }
+  SLIPSTREAM_RETURN_IF_ERROR(check_count("fake_step_us", options.fake_step_us, {0, kMaxStepUs}));
+  if (options.fake_step_us > 0 && !resolved.fake_executor) {
+    return bad_usage("fake_step_us is given; only the executor fake has a step time to choose");
   }
   if (options.model.empty()) return bad_usage("no model is named");
   return resolved;

@@ -16,6 +16,7 @@ struct ResolvedOptions {
   int num_threads = 1;
   DType kv_dtype = DType::kF16;
   bool dummy_weights = false;
+  bool fake_executor = false;
 };
 
 Result<ResolvedOptions> resolve_options(const EngineOptions& options);

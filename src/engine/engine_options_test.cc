@@ -35,6 +35,13 @@ TEST(EngineOptionsTest, BadOptionsAreNamed) {
   fails([](auto& o) { o.num_threads = 100'000; }, kBad, "num_threads");
   fails([](auto& o) { o.load_format = "gguf"; }, kBad, "load_format");
   fails([](auto& o) { o.executor = "fast"; }, kBad, "executor");
+  fails([](auto& o) { o.fake_step_us = 5; }, kBad, "fake_step_us");
+  fails(
+      [](auto& o) {
+        o.executor = "fake";
+        o.fake_step_us = -1;
+      },
+      kBad, "fake_step_us");
   fails([](auto& o) { o.kv_cache_dtype = "int1"; }, kBad, "kv_cache_dtype");
   fails([](auto& o) { o.max_num_seqs = 0; }, kBad, "max_num_seqs");
   fails([](auto& o) { o.max_num_batched_tokens = 0; }, kBad, "max_num_batched_tokens");

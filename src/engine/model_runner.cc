@@ -11,6 +11,7 @@
 #include "base/mmap_file.h"
 #include "base/strings.h"
 #include "engine/engine_options.h"
+#include "engine/fake_executor.h"
 #include "model/families/families.h"
 #include "sampling/sampling_params.h"
 
@@ -20,19 +21,6 @@ namespace {
 // Prompt log-probabilities need a row of logits per prompt token; a step computes at most this
 // many, so that they take megabytes and not gigabytes.
 constexpr int64_t kMinLogitRows = 64;
-// The format of --load-format dummy: what most published checkpoints store.
-constexpr QuantType kDummyType = QuantType::kBF16;
-
-Result<ModelDescription> describe_dummy(const std::string& path) {
-  if (ends_with(path, ".json")) {
-    SLIPSTREAM_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, 16u << 20));
-    SLIPSTREAM_ASSIGN_OR_RETURN(const HfConfig config, HfConfig::from_text(text, "", path));
-    return describe_config(config);
-  }
-  SLIPSTREAM_ASSIGN_OR_RETURN(const HfConfig config, HfConfig::open(path));
-  return describe_config(config);
-}
-
 KVGroupSpec kv_group(const DecoderSpec& spec, DType dtype, int32_t block_size) {
   const AttentionSpec& attention = spec.layers.front().attention;
   KVGroupSpec group;
@@ -44,9 +32,11 @@ KVGroupSpec kv_group(const DecoderSpec& spec, DType dtype, int32_t block_size) {
   return group;
 }
 
-// Blocks and context length that memory and options allow.
+// Blocks and context length that memory and options allow. The blocks of the fake executor have no
+// bytes, so there are enough of them unless kv_cache_bytes says otherwise.
 Result<RunnerLimits> plan_memory(const EngineOptions& options, int64_t model_len,
                                  const KVGroupSpec& group) {
+  constexpr int64_t kMostBlocks = std::numeric_limits<int32_t>::max();
   RunnerLimits limits;
   limits.block_size = group.block_size;
   limits.max_num_batched_tokens = options.max_num_batched_tokens;
@@ -61,9 +51,10 @@ Result<RunnerLimits> plan_memory(const EngineOptions& options, int64_t model_len
       options.kv_cache_bytes > 0 ? options.kv_cache_bytes : physical_memory_bytes() / 4;
   int64_t num_blocks = free_bytes / group.block_bytes();
   if (options.kv_cache_bytes == 0) {
-    num_blocks = std::min(num_blocks, blocks_per_seq * options.max_num_seqs);
+    const int64_t enough = blocks_per_seq * options.max_num_seqs;
+    num_blocks = options.executor == "fake" ? enough : std::min(num_blocks, enough);
   }
-  num_blocks = std::min<int64_t>(num_blocks, std::numeric_limits<int32_t>::max());
+  num_blocks = std::min(num_blocks, kMostBlocks);
   const int64_t least_blocks = options.max_model_len > 0 ? blocks_per_seq : 1;
   if (num_blocks < least_blocks) {
     return does_not_fit(str("the KV cache of one sequence of ", least_blocks * group.block_size,
@@ -142,16 +133,12 @@ std::vector<int32_t> end_ids(const ModelConfig& config, const GenerationDefaults
   return ids;
 }
 
-ModelInfo describe(const ModelDescription& model, const ModelState& state,
+ModelInfo describe(const ModelDescription& model, const KVGroupSpec& group,
                    const RunnerLimits& limits, const ResolvedOptions& resolved) {
-  const KVGroupSpec& group = state.kv.spec();
   ModelInfo info;
   info.name = model.config.name;
   info.family = model.config.family;
-  info.num_parameters = state.weights.num_parameters;
-  info.weights_format = resolved.dummy_weights ? "dummy" : state.weights.format;
   info.kv_format = dtype_name(group.dtype);
-  info.bytes_per_token = state.weights.bytes_per_token;
   info.kv_bytes_per_token = group.block_bytes() / group.block_size;
   info.vocab_size = model.spec.vocab_size;
   info.max_model_len = limits.max_model_len;
@@ -176,74 +163,108 @@ void log_plan(const ModelInfo& info, const RunnerLimits& limits, const EngineOpt
 
 }  // namespace
 
+Result<ModelDescription> describe_dummy_model(const std::string& path) {
+  if (ends_with(path, ".json")) {
+    SLIPSTREAM_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, 16u << 20));
+    SLIPSTREAM_ASSIGN_OR_RETURN(const HfConfig config, HfConfig::from_text(text, "", path));
+    return describe_config(config);
+  }
+  SLIPSTREAM_ASSIGN_OR_RETURN(const HfConfig config, HfConfig::open(path));
+  return describe_config(config);
+}
+
 Result<std::unique_ptr<ModelRunner>> ModelRunner::open(const EngineOptions& options) try {
   SLIPSTREAM_ASSIGN_OR_RETURN(const ResolvedOptions resolved, resolve_options(options));
   std::unique_ptr<ModelRunner> runner(new ModelRunner);
   ModelDescription model;
   GenerationDefaults defaults;
   if (resolved.dummy_weights) {
-    SLIPSTREAM_ASSIGN_OR_RETURN(model, describe_dummy(options.model));
+    SLIPSTREAM_ASSIGN_OR_RETURN(model, describe_dummy_model(options.model));
   } else {
     SLIPSTREAM_ASSIGN_OR_RETURN(runner->checkpoint_, Checkpoint::open(options.model));
     SLIPSTREAM_ASSIGN_OR_RETURN(model, describe_model(*runner->checkpoint_));
     defaults = runner->checkpoint_->generation_defaults();
   }
-  const Checkpoint* const checkpoint = runner->checkpoint_.get();
   const KVGroupSpec group = kv_group(model.spec, resolved.kv_dtype, options.block_size);
   SLIPSTREAM_ASSIGN_OR_RETURN(runner->limits_,
                               plan_memory(options, model.config.max_position_embeddings, group));
-  const RunnerLimits& limits = runner->limits_;
-  SLIPSTREAM_RETURN_IF_ERROR(check_weights_fit(
-      checkpoint != nullptr ? static_cast<int64_t>(checkpoint->file_bytes())
-                            : static_cast<int64_t>(quant_format(kDummyType).bytes_per_weight() *
-                                                   static_cast<double>(num_weights(model.spec)))));
-  SLIPSTREAM_ASSIGN_OR_RETURN(runner->tokenizer_, load_tokenizer(options, checkpoint));
-
-  runner->pool_ = std::make_unique<ThreadPool>(resolved.num_threads);
-  OpContext ctx;
-  ctx.pool = runner->pool_.get();
-  ctx.scratch = Buffer(resolved.ops->scratch_bytes(
-      op_limits(model.spec, limits.max_num_batched_tokens, limits.max_model_len)));
-  const LoadProgress progress = [&](int64_t done_bytes, int64_t total_bytes) {
-    if (options.on_progress) options.on_progress({"weights", done_bytes, total_bytes});
-  };
-  auto weights =
-      checkpoint != nullptr
-          ? load_weights(*checkpoint, model.spec, model.names, *resolved.ops, ctx, progress)
-          : dummy_weights(model.spec, kDummyType, options.seed, *resolved.ops, ctx);
-  if (!weights.ok()) return weights.status();
-  SLIPSTREAM_ASSIGN_OR_RETURN(KVCache kv, KVCache::create(group, limits.num_blocks));
-  runner->state_ = std::make_unique<ModelState>(
-      ModelState{model.spec, std::move(weights).value(), rope_frequencies(model.spec.rope),
-                 std::move(kv), resolved.ops, std::move(ctx),
-                 Workspace(model.spec, limits.max_num_batched_tokens, limits.max_logit_rows)});
-  runner->executors_.push_back(make_eager_executor(*runner->state_));
+  SLIPSTREAM_ASSIGN_OR_RETURN(runner->tokenizer_,
+                              load_tokenizer(options, runner->checkpoint_.get()));
   runner->eos_token_ids_ = end_ids(model.config, defaults, runner->tokenizer_.get());
-
-  runner->info_ = describe(model, *runner->state_, limits, resolved);
+  runner->pool_ = std::make_unique<ThreadPool>(resolved.num_threads);
+  runner->info_ = describe(model, group, runner->limits_, resolved);
   ModelInfo& info = runner->info_;
   if (info.name.empty()) info.name = std::filesystem::path(options.model).stem().string();
-  info.executor = runner->executors_.front()->name();
   SLIPSTREAM_ASSIGN_OR_RETURN(
       info.default_sampling,
       default_sampling(defaults, {.vocab_size = info.vocab_size,
                                   .max_logprobs = options.max_logprobs,
                                   .has_tokenizer = runner->tokenizer_ != nullptr}));
-  log_plan(info, limits, options, runner->state_->kv.bytes());
+
+  if (resolved.fake_executor) {
+    runner->fake_state(options);
+  } else {
+    SLIPSTREAM_RETURN_IF_ERROR(runner->load_state(options, resolved, model, group));
+  }
+  info.executor = runner->executors_.front()->name();
+  log_plan(info, runner->limits_, options,
+           runner->state_ != nullptr ? runner->state_->kv.bytes() : 0);
   return runner;
 } catch (const std::bad_alloc&) {
   return does_not_fit(str("memory ran out while the model was loaded; the machine has ",
                           physical_memory_bytes(), " bytes"));
 }
 
+// Weights, pages, activations and the executor that computes with them.
+Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptions& resolved,
+                               const ModelDescription& model, const KVGroupSpec& group) {
+  SLIPSTREAM_RETURN_IF_ERROR(check_weights_fit(
+      checkpoint_ != nullptr ? static_cast<int64_t>(checkpoint_->file_bytes())
+                             : static_cast<int64_t>(quant_format(kDummyWeights).bytes_per_weight() *
+                                                    static_cast<double>(num_weights(model.spec)))));
+  OpContext ctx;
+  ctx.pool = pool_.get();
+  ctx.scratch = Buffer(resolved.ops->scratch_bytes(
+      op_limits(model.spec, limits_.max_num_batched_tokens, limits_.max_model_len)));
+  const LoadProgress progress = [&](int64_t done_bytes, int64_t total_bytes) {
+    if (options.on_progress) options.on_progress({"weights", done_bytes, total_bytes});
+  };
+  auto weights =
+      checkpoint_ != nullptr
+          ? load_weights(*checkpoint_, model.spec, model.names, *resolved.ops, ctx, progress)
+          : dummy_weights(model.spec, kDummyWeights, options.seed, *resolved.ops, ctx);
+  if (!weights.ok()) return weights.status();
+  SLIPSTREAM_ASSIGN_OR_RETURN(KVCache kv, KVCache::create(group, limits_.num_blocks));
+  state_ = std::make_unique<ModelState>(
+      ModelState{model.spec, std::move(weights).value(), rope_frequencies(model.spec.rope),
+                 std::move(kv), resolved.ops, std::move(ctx),
+                 Workspace(model.spec, limits_.max_num_batched_tokens, limits_.max_logit_rows)});
+  info_.num_parameters = state_->weights.num_parameters;
+  info_.weights_format = resolved.dummy_weights ? "dummy" : state_->weights.format;
+  info_.bytes_per_token = state_->weights.bytes_per_token;
+  executors_.push_back(make_eager_executor(*state_));
+  return {};
+}
+
+// Nothing of the model but its vocabulary.
+void ModelRunner::fake_state(const EngineOptions& options) {
+  FakeExecutorOptions fake;
+  fake.vocab_size = info_.vocab_size;
+  fake.answer_ids = fake_answer_ids(info_.vocab_size, eos_token_ids_, tokenizer_.get());
+  fake.step_ns = options.fake_step_us * 1000;
+  info_.weights_format = "fake";
+  executors_.push_back(make_fake_executor(std::move(fake)));
+}
+
 TensorView ModelRunner::forward(const ForwardBatch& batch) {
   for (const std::unique_ptr<Executor>& executor : executors_) {
     if (executor->can_run(batch)) return executor->forward(batch);
   }
-  check_failed(__FILE__, __LINE__, "executor", "the eager executor takes every batch");
+  check_failed(__FILE__, __LINE__, "executor", "the last executor takes every batch");
 }
 
 double ModelRunner::measure_read_gb_s() {
+  if (state_ == nullptr) return 0.0;
   return state_->ops->measure_read_gb_s(state_->ctx, streamed_ranges(state_->weights));
 }
 

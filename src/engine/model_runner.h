@@ -7,17 +7,23 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "base/status.h"
 #include "base/thread_pool.h"
 #include "engine/executor.h"
 #include "loader/checkpoint.h"
+#include "model/families/families.h"
+#include "quant/format.h"
 #include "slipstream/engine.h"
 #include "slipstream/options.h"
 #include "text/tokenizer.h"
 
 namespace slipstream {
+
+struct KVGroupSpec;
+struct ResolvedOptions;
 
 // What one step may be at most; fixed when memory is taken.
 struct RunnerLimits {
@@ -28,6 +34,11 @@ struct RunnerLimits {
   int32_t block_size = 0;
 };
 
+// The format of --load-format dummy: what most published checkpoints store.
+inline constexpr QuantType kDummyWeights = QuantType::kBF16;
+// The model of a config.json, or of a folder that has one; no weights are read.
+Result<ModelDescription> describe_dummy_model(const std::string& path);
+
 class ModelRunner {
  public:
   static Result<std::unique_ptr<ModelRunner>> open(const EngineOptions& options);
@@ -35,7 +46,7 @@ class ModelRunner {
   ModelRunner& operator=(const ModelRunner&) = delete;
 
   TensorView forward(const ForwardBatch& batch);
-  double measure_read_gb_s();
+  double measure_read_gb_s();  // 0 without weights
 
   ThreadPool& pool() { return *pool_; }
   const RunnerLimits& limits() const { return limits_; }
@@ -46,10 +57,13 @@ class ModelRunner {
 
  private:
   ModelRunner() = default;
+  Status load_state(const EngineOptions& options, const ResolvedOptions& resolved,
+                    const ModelDescription& model, const KVGroupSpec& group);
+  void fake_state(const EngineOptions& options);
 
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<Checkpoint> checkpoint_;  // weights may borrow its mapped bytes; null for dummy
-  std::unique_ptr<ModelState> state_;
+  std::unique_ptr<ModelState> state_;       // null: no model is computed
   std::vector<std::unique_ptr<Executor>> executors_;  // in order of preference
   RunnerLimits limits_;
   ModelInfo info_;

@@ -1,0 +1,44 @@
+// FakeExecutor: steps without a model, for load tests of everything around it. Scheduler, KV
+// bookkeeping, sampler, text and events are real; only the forward pass is missing, so a step of
+// thousands of sequences costs microseconds and no KV page exists.
+//
+// One token of every row stands out by a wide margin. Which one depends on the row's own token and
+// position alone, so an answer is the same alone and in any batch, and it is never an id that would
+// end the answer. Engine thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/executor.h"
+#include "text/tokenizer.h"
+
+namespace slipstream {
+
+// Step starts that are at least `step_ns` apart: whoever is early waits. A late start moves the
+// later ones, it is not caught up with.
+class StepPacer {
+ public:
+  explicit StepPacer(int64_t step_ns) : step_ns_(step_ns) {}
+  // When a step that is ready at `now_ns` starts; >= now_ns.
+  int64_t next_start(int64_t now_ns);
+
+ private:
+  int64_t step_ns_;
+  int64_t earliest_ns_ = 0;
+};
+
+struct FakeExecutorOptions {
+  int64_t vocab_size = 0;
+  std::vector<int32_t> answer_ids;  // what answers are made of; not empty
+  int64_t step_ns = 0;
+};
+std::unique_ptr<Executor> make_fake_executor(FakeExecutorOptions options);
+
+// Ids of [0, vocab_size) that continue an answer: none of `end_ids` (sorted), and with a tokenizer
+// (else null) those of readable text. Every other id when nothing is readable; never empty.
+std::vector<int32_t> fake_answer_ids(int64_t vocab_size, const std::vector<int32_t>& end_ids,
+                                     const Tokenizer* tokenizer);
+
+}  // namespace slipstream
