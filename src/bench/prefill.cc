@@ -1,12 +1,15 @@
 #include "bench/prefill.h"
 
 #include <algorithm>
+#include <bit>
 #include <map>
 #include <optional>
 
+#include "base/random.h"
 #include "bench/decode.h"
 #include "bench/distribution.h"
 #include "bench/roof.h"
+#include "engine/model_runner.h"
 #include "loader/checkpoint.h"
 #include "model/families/families.h"
 
@@ -56,8 +59,39 @@ const TensorInfo* dominant_matrix(const std::vector<TensorInfo>& tensors) {
   return best;
 }
 
+// Random bfloat16 numbers of [-1, 1): what dummy weights are.
+std::vector<uint16_t> random_bf16(size_t count) {
+  SplitMix64 random(1);
+  std::vector<uint16_t> values(count);
+  for (uint16_t& value : values) {
+    value = static_cast<uint16_t>(std::bit_cast<uint32_t>(random.symmetric()) >> 16);
+  }
+  return values;
+}
+
+Result<PrefillWork> read_dummy_work(const EngineOptions& engine_options, int num_threads,
+                                    int64_t num_tokens) {
+  static_assert(kDummyWeights == QuantType::kBF16);
+  SLIPSTREAM_ASSIGN_OR_RETURN(const ModelDescription model,
+                              describe_dummy_model(engine_options.model));
+  const GemmOptions gemm;
+  const std::vector<uint16_t> row = random_bf16(static_cast<size_t>(gemm.cols));
+  PrefillWork work;
+  work.flops = prefill_flops(model.spec, num_tokens);
+  work.format = quant_format(kDummyWeights).name;
+  SLIPSTREAM_ASSIGN_OR_RETURN(
+      work.gemm_tflops,
+      measure_gemm_tflops(
+          {engine_options.cpu_isa, num_threads},
+          {reinterpret_cast<const std::byte*>(row.data()), kDummyWeights, 1, gemm.cols}, gemm));
+  return work;
+}
+
 Result<PrefillWork> read_work(const EngineOptions& engine_options, int num_threads,
                               int64_t num_tokens) {
+  if (engine_options.load_format == "dummy") {
+    return read_dummy_work(engine_options, num_threads, num_tokens);
+  }
   SLIPSTREAM_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::open(engine_options.model));
   SLIPSTREAM_ASSIGN_OR_RETURN(const ModelDescription model, describe_model(*checkpoint));
   PrefillWork work;

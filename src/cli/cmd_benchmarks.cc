@@ -1,4 +1,4 @@
-// slipstream bench decode, prefill, limits: flags, and the words around the records.
+// slipstream bench decode, prefill, engine, limits: flags, and the words around the records.
 #include <functional>
 #include <iomanip>
 #include <sstream>
@@ -9,11 +9,13 @@
 #include "base/strings.h"
 #include "bench/decode.h"
 #include "bench/distribution.h"
+#include "bench/engine_steps.h"
 #include "bench/prefill.h"
 #include "bench/record.h"
 #include "bench/roof.h"
 #include "cli/command.h"
 #include "cli/line_io.h"
+#include "cli/model_path.h"
 #include "cli/open_client.h"
 #include "cli/shared_flags.h"
 
@@ -82,6 +84,17 @@ std::string prefill_words(const Json& record) {
              percent(record["gemm_fraction"].get<double>()), " of the ",
              fixed(record["gemm_tflops"].get<double>(), 3), " TFLOP/s of a large ",
              record["gemm_format"].get<std::string>(), " matrix product");
+}
+
+std::string engine_words(const Json& record) {
+  const auto words = [](const Json& us) {
+    return str("p50 ", fixed(us["p50"].get<double>(), 1), " p90 ",
+               fixed(us["p90"].get<double>(), 1), " p99 ", fixed(us["p99"].get<double>(), 1),
+               " max ", fixed(us["max"].get<double>(), 1), " us");
+  };
+  return str(label(record), record["steps"].get<int64_t>(), " steps of ",
+             record["num_seqs"].get<int64_t>(), " sequences: ", words(record["step_us"]),
+             "; CPU of the engine's thread ", words(record["cpu_us_per_step"]));
 }
 
 class BenchModelCommand : public Command {
@@ -183,6 +196,51 @@ class BenchPrefillCommand : public BenchModelCommand {
   }
 };
 
+class BenchEngineCommand : public Command {
+ public:
+  std::string name() const override { return "bench engine"; }
+  std::string summary() const override {
+    return "the engine's own work per step, with no model computed; best with a small vocabulary";
+  }
+  std::vector<Positional> positionals() override { return {model_positional(shared_)}; }
+  std::vector<Flag> flags() override {
+    std::vector<Flag> flags = {
+        int_flag({"num-prompts", "", "N", str(options_.num_seqs), "sequences that run at once"},
+                 {1, 65536}, [this](int64_t value) { options_.num_seqs = value; }),
+        int_flag({"input-len", "", "TOKENS", str(options_.input_len), "shortest prompt"},
+                 {1, 1 << 24}, [this](int64_t value) { options_.input_len = value; }),
+        int_flag({"output-len", "", "TOKENS", str(options_.output_len), "tokens of each answer"},
+                 {2, 1 << 24}, [this](int64_t value) { options_.output_len = value; })};
+    for (Flag& flag : record_flags_.flags()) flags.push_back(std::move(flag));
+    for (Flag& flag : engine_flags(shared_)) {
+      const std::string& flag_name = flag.text.name;
+      if (flag_name == "executor" || flag_name == "fake-step-us" || flag_name == "max-num-seqs") {
+        continue;  // chosen by the measurement
+      }
+      flags.push_back(std::move(flag));
+    }
+    return flags;
+  }
+  Result<int> run() override {
+    Output output;
+    SLIPSTREAM_ASSIGN_OR_RETURN(RecordWriter records,
+                                open_records(record_flags_, output, engine_words));
+    SLIPSTREAM_ASSIGN_OR_RETURN(const ModelPath model, resolve_model(shared_.model));
+    EngineOptions engine_options = shared_.engine;
+    engine_options.model = model.path;
+    options_.repeats = record_flags_.repeats;
+    options_.seed = shared_.seed.value_or(options_.seed);
+    SLIPSTREAM_RETURN_IF_ERROR(bench_engine(engine_options, options_, records).status());
+    if (!output.status().ok()) return output.status();
+    return 0;
+  }
+
+ private:
+  SharedOptions shared_;
+  RecordFlags record_flags_;
+  EngineBenchOptions options_;
+};
+
 class BenchLimitsCommand : public Command {
  public:
   std::string name() const override { return "bench limits"; }
@@ -247,6 +305,9 @@ std::unique_ptr<Command> make_bench_decode_command() {
 }
 std::unique_ptr<Command> make_bench_prefill_command() {
   return std::make_unique<BenchPrefillCommand>();
+}
+std::unique_ptr<Command> make_bench_engine_command() {
+  return std::make_unique<BenchEngineCommand>();
 }
 std::unique_ptr<Command> make_bench_limits_command() {
   return std::make_unique<BenchLimitsCommand>();

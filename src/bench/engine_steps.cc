@@ -1,0 +1,183 @@
+#include "bench/engine_steps.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/strings.h"
+#include "bench/decode.h"
+#include "bench/distribution.h"
+#include "slipstream/engine.h"
+
+namespace slipstream {
+namespace {
+
+// Prompts differ in length by less than this, so that sequences do not all need their next KV
+// block in the same step.
+constexpr int64_t kLengthSpread = 16;
+
+int64_t thread_cpu_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+struct StepMark {
+  int64_t wall_ns = 0;
+  int64_t cpu_ns = 0;  // of the engine's thread so far
+  int64_t num_tokens = 0;
+};
+
+// The sink's side of a run: one mark a step, and the news of the last end.
+class StepRecorder {
+ public:
+  void record(std::span<const TokenEvent> events) {
+    StepMark mark;
+    mark.cpu_ns = thread_cpu_ns();
+    for (const TokenEvent& event : events) {
+      mark.wall_ns = event.time_ns;
+      if (event.token_id >= 0) ++mark.num_tokens;
+    }
+    marks_.push_back(mark);
+    for (const TokenEvent& event : events) {
+      if (event.finish == FinishReason::kNone) continue;
+      const std::lock_guard lock(mutex_);
+      if (event.finish != FinishReason::kLength) error_ = "a request failed: " + event.error;
+      ++num_ended_;
+      ended_.notify_one();
+    }
+  }
+
+  // Waits for `num_requests` ends; then the engine is idle and the marks are the caller's.
+  Result<std::vector<StepMark>> take(int64_t num_requests) {
+    std::unique_lock lock(mutex_);
+    ended_.wait(lock, [&] { return num_ended_ >= num_requests; });
+    num_ended_ = 0;
+    if (!error_.empty()) return failed(error_);
+    return std::exchange(marks_, {});
+  }
+
+ private:
+  std::vector<StepMark> marks_;  // the engine's thread, until the last end
+  std::mutex mutex_;             // guards the rest
+  std::condition_variable ended_;
+  int64_t num_ended_ = 0;
+  std::string error_;
+};
+
+struct StepSamples {
+  std::vector<double> step_us, cpu_us;
+
+  void append(const StepSamples& other) {
+    step_us.insert(step_us.end(), other.step_us.begin(), other.step_us.end());
+    cpu_us.insert(cpu_us.end(), other.cpu_us.begin(), other.cpu_us.end());
+  }
+};
+
+Request make_request(const EngineBenchOptions& options, int64_t vocab_size, int64_t seq_idx,
+                     int repeat_idx) {
+  Request request;
+  const auto stream =
+      static_cast<uint64_t>(repeat_idx) * 1'000'003u + static_cast<uint64_t>(seq_idx);
+  request.prompt_token_ids = random_token_ids(options.input_len + seq_idx % kLengthSpread,
+                                              vocab_size, options.seed + stream);
+  request.sampling.temperature = 0.0f;
+  request.sampling.max_tokens = options.output_len;
+  request.sampling.ignore_eos = true;
+  return request;
+}
+
+Result<StepSamples> run_repeat(Engine& engine, StepRecorder& recorder,
+                               const EngineBenchOptions& options, int repeat_idx) {
+  for (int64_t seq_idx = 0; seq_idx < options.num_seqs; ++seq_idx) {
+    SLIPSTREAM_RETURN_IF_ERROR(
+        engine.submit(make_request(options, engine.model().vocab_size, seq_idx, repeat_idx))
+            .status());
+  }
+  SLIPSTREAM_ASSIGN_OR_RETURN(const std::vector<StepMark> marks, recorder.take(options.num_seqs));
+  StepSamples samples;
+  for (size_t i = 1; i < marks.size(); ++i) {
+    // Steps of prompts and of the last answers are not what is measured.
+    if (marks[i - 1].num_tokens != options.num_seqs || marks[i].num_tokens != options.num_seqs) {
+      continue;
+    }
+    samples.step_us.push_back(static_cast<double>(marks[i].wall_ns - marks[i - 1].wall_ns) / 1e3);
+    samples.cpu_us.push_back(static_cast<double>(marks[i].cpu_ns - marks[i - 1].cpu_ns) / 1e3);
+  }
+  if (samples.step_us.empty()) {
+    return failed(str("no step had all ", options.num_seqs,
+                      " sequences: raise --output-len or --max-num-batched-tokens"));
+  }
+  return samples;
+}
+
+void add_measured(const StepSamples& samples, const EngineBenchOptions& options, Json& record) {
+  record["num_seqs"] = options.num_seqs;
+  record["steps"] = samples.step_us.size();
+  record["step_us"] = distribution_json(samples.step_us);
+  record["cpu_us_per_step"] = distribution_json(samples.cpu_us);
+  record["us_per_token"] = median(samples.step_us) / static_cast<double>(options.num_seqs);
+}
+
+}  // namespace
+
+Result<Json> bench_engine(const EngineOptions& engine_options, const EngineBenchOptions& options,
+                          RecordWriter& records) {
+  EngineOptions chosen = engine_options;
+  chosen.executor = "fake";
+  chosen.fake_step_us = 0;
+  chosen.max_num_seqs = static_cast<int32_t>(options.num_seqs);
+  // Everyone decodes in one step, and prompts get in beside them.
+  chosen.max_num_batched_tokens = std::max(chosen.max_num_batched_tokens, 2 * options.num_seqs);
+  if (chosen.max_model_len == 0) {
+    chosen.max_model_len = options.input_len + kLengthSpread + options.output_len;
+  }
+  StepRecorder recorder;
+  SLIPSTREAM_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
+                              Engine::open(chosen, [&recorder](std::span<const TokenEvent> events) {
+                                recorder.record(events);
+                              }));
+  const ModelInfo& model = engine->model();
+  RecordHead head;
+  head.kind = "engine";
+  head.config = Json{{"num_seqs", options.num_seqs},
+                     {"input_len", options.input_len},
+                     {"output_len", options.output_len},
+                     {"seed", options.seed},
+                     {"temperature", 0.0},
+                     {"vocab_size", model.vocab_size},
+                     {"text", engine->tokenizer() != nullptr},
+                     {"enable_prefix_caching", chosen.enable_prefix_caching},
+                     {"one_ahead", chosen.one_ahead},
+                     {"num_threads", model.num_threads}};
+  head.repeats = options.repeats;
+  head.cores_used = model.num_threads;
+  head.model = &model;
+
+  SLIPSTREAM_RETURN_IF_ERROR(
+      run_repeat(*engine, recorder, options, options.repeats).status());  // warms up
+  Json summary = begin_record(head);
+  StepSamples all;
+  for (int repeat_idx = 0; repeat_idx < options.repeats; ++repeat_idx) {
+    Json record = begin_record(head);
+    SLIPSTREAM_ASSIGN_OR_RETURN(const StepSamples samples,
+                                run_repeat(*engine, recorder, options, repeat_idx));
+    record["repeat"] = repeat_idx;
+    add_measured(samples, options, record);
+    SLIPSTREAM_RETURN_IF_ERROR(records.write(record));
+    all.append(samples);
+  }
+  summary["summary"] = true;
+  add_measured(all, options, summary);
+  SLIPSTREAM_RETURN_IF_ERROR(records.write(summary));
+  return summary;
+}
+
+}  // namespace slipstream
