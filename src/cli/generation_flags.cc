@@ -5,6 +5,7 @@ namespace slipstream {
 SamplingParams GenerationFlags::apply(SamplingParams defaults) const {
   SamplingParams params = std::move(defaults);
   if (max_tokens) params.max_tokens = *max_tokens;
+  if (min_tokens) params.min_tokens = *min_tokens;
   if (temperature) params.temperature = static_cast<float>(*temperature);
   if (top_p) params.top_p = static_cast<float>(*top_p);
   if (top_k) params.top_k = static_cast<int32_t>(*top_k);
@@ -27,6 +28,8 @@ std::vector<Flag> generation_flags(GenerationFlags& f) {
   return {
       int_flag({"max-tokens", "n", "TOKENS", "the rest of the context", "longest answer"},
                {1, INT32_MAX}, [&f](int64_t value) { f.max_tokens = value; }),
+      int_flag({"min-tokens", "", "TOKENS", "0", "no end-of-sequence token or stop text before"},
+               {0, INT32_MAX}, [&f](int64_t value) { f.min_tokens = value; }),
       number_flag({"temperature", "", "T", from_model("1"), "0 is greedy"},
                   {.min = 0.0, .max = 100.0}, [&f](double value) { f.temperature = value; }),
       number_flag(

@@ -12,7 +12,7 @@ namespace slipstream {
 
 // Only what was given; the rest comes from the model's defaults.
 struct GenerationFlags {
-  std::optional<int64_t> max_tokens;
+  std::optional<int64_t> max_tokens, min_tokens;
   std::optional<double> temperature, top_p, min_p, repetition_penalty, presence_penalty,
       frequency_penalty;
   std::optional<int64_t> top_k;

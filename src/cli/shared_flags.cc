@@ -70,9 +70,12 @@ std::vector<Flag> placement_flags(SharedOptions& o) {
                   {"auto", "ref", "avx2", "avx512"},
                   [&o](const std::string& value) { o.engine.cpu_isa = value; }),
       choice_flag(
-          {"executor", "", "NAME", "auto", "how steps are run: auto or eager"}, {"auto", "eager"},
-          [&o](const std::string& value) { o.engine.executor = value; },
+          {"executor", "", "NAME", "auto",
+           "how steps are run: auto or eager; fake computes no model, for load tests"},
+          {"auto", "eager", "fake"}, [&o](const std::string& value) { o.engine.executor = value; },
           "not an executor of this build"),
+      int_flag({"fake-step-us", "", "US", "0", "executor fake: shortest time from step to step"},
+               {0, 60'000'000}, [&o](int64_t value) { o.engine.fake_step_us = value; }),
       int_flag({"tensor-parallel-size", "", "N", "1", "devices one model is split over"}, {1, 1},
                [](int64_t) {}),
       number_flag({"gpu-memory-utilization", "", "SHARE", "0.9",
@@ -120,13 +123,14 @@ std::vector<Flag> limit_flags(SharedOptions& o) {
       int_flag({"kv-cache-memory-bytes", "", "BYTES", "enough for max-num-seqs",
                 "memory of the KV cache"},
                {1, INT64_MAX}, [&o](int64_t value) { o.engine.kv_cache_bytes = value; }),
-      switch_flag({"no-enable-prefix-caching", "", "", "off in this build",
-                   "keep no KV of finished prompts"},
-                  [] {}),
-      {{"enable-prefix-caching", "", "", "", "not in this build"},
-       [](const std::string&) {
-         return bad_usage("--enable-prefix-caching: this build has no prefix cache; leave it out");
-       }},
+      switch_flag({"enable-prefix-caching", "", "", "on",
+                   "keep the KV of finished requests for prompts that begin alike"},
+                  [&o] { o.engine.enable_prefix_caching = true; }),
+      switch_flag({"no-enable-prefix-caching", "", "", "", "keep no KV of finished requests"},
+                  [&o] { o.engine.enable_prefix_caching = false; }),
+      switch_flag({"no-one-ahead", "", "", "",
+                   "prepare each step after the one before, not while it runs"},
+                  [&o] { o.engine.one_ahead = false; }),
       seed_flag({"seed", "", "N", "drawn", "seed of sampling and of dummy weights"},
                 [&o](uint64_t value) {
                   o.seed = value;
