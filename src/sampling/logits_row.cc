@@ -20,6 +20,7 @@ constexpr size_t kLanes = 16;
 constexpr size_t kSumBlock = 1024;
 // Rows are split into blocks whose largest values bound the k-th best from below.
 constexpr size_t kTopBlock = 32;
+constexpr size_t kFindBlock = 128;
 
 // PlaceFinder sorts keys into buckets by their first bits, then the keys of one bucket by their
 // next ones, and so on: 11, 11 and 10 of 32.
@@ -89,11 +90,17 @@ float max_logit(std::span<const float> logits) {
   return best;
 }
 
-int32_t argmax(std::span<const float> logits) {
-  const float best = max_logit(logits);
-  const auto found = std::find(logits.begin(), logits.end(), best);
-  SLIPSTREAM_CHECK(found != logits.end(), "the largest logit is in the row");
-  return static_cast<int32_t>(found - logits.begin());
+int32_t find_logit(std::span<const float> logits, float logit) {
+  // Block by block: a loop that may leave at any element is not vectorised.
+  size_t begin = 0;
+  for (; begin + kFindBlock <= logits.size(); begin += kFindBlock) {
+    int num_equal = 0;
+    for (size_t i = 0; i < kFindBlock; ++i) num_equal += logits[begin + i] == logit ? 1 : 0;
+    if (num_equal > 0) break;
+  }
+  while (begin < logits.size() && logits[begin] != logit) ++begin;
+  SLIPSTREAM_CHECK(begin < logits.size(), "the logit is in the row");
+  return static_cast<int32_t>(begin);
 }
 
 float fast_exp(float x) {

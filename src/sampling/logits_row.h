@@ -20,8 +20,8 @@ Status check_logits(std::span<const float> logits);
 // The largest logit; -infinity when every token is masked.
 float max_logit(std::span<const float> logits);
 
-// The lowest id that has the largest logit.
-int32_t argmax(std::span<const float> logits);
+// The lowest id that has this logit; one must.
+int32_t find_logit(std::span<const float> logits, float logit);
 
 // sum exp((x - max) / temperature), max being the largest logit.
 double sum_exp(std::span<const float> logits, float max, float temperature);

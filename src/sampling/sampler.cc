@@ -78,7 +78,8 @@ Result<Sample> Sampler::sample(std::span<float> logits, const SampleRequest& req
   if (!std::isfinite(max)) return failed("no token is left to choose from");
 
   Sample sample;
-  sample.token_id = params.temperature == 0.0f ? argmax(logits) : draw(logits, request, max);
+  sample.token_id =
+      params.temperature == 0.0f ? find_logit(logits, max) : draw(logits, request, max);
   if (params.logprobs) {
     sample.logprobs = token_logprobs(raw, sample.token_id, *params.logprobs, top_tokens_);
   }
