@@ -185,6 +185,7 @@ class HttpConnection::Response final : public ResponseWriter,
  private:
   void append_head(std::string& out, const HttpResponse& response, std::optional<size_t> length);
   void append_part(std::string& out, std::string_view bytes);
+  void fail(const ApiError& error);
   void finish();
   void report();
 
@@ -207,7 +208,7 @@ HttpConnection::Response::~Response() {
       outcome_.status = 500;
       connection_->close(CloseReason::kClientGone);  // an early end is all that can still be told
     } else {
-      send(error_response(server_error("the request failed inside the server")));
+      fail(server_error("the request failed inside the server"));
     }
   }
   report();
@@ -343,7 +344,14 @@ void HttpConnection::Response::shut_down() {
   }
   ApiError error = service_unavailable("the server is shutting down", 1);
   error.should_not_retry = true;
-  send(error_response(error));
+  fail(error);
+}
+
+// In the shape of the route's dialect.
+void HttpConnection::Response::fail(const ApiError& error) {
+  const Route* route = outcome_.route;
+  send(route != nullptr ? shaped_error(route->error_shape, error, outcome_.request_id)
+                        : error_response(error));
 }
 
 void HttpConnection::Response::report() {
