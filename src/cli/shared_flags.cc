@@ -128,9 +128,9 @@ std::vector<Flag> limit_flags(SharedOptions& o) {
                   [&o] { o.engine.enable_prefix_caching = true; }),
       switch_flag({"no-enable-prefix-caching", "", "", "", "keep no KV of finished requests"},
                   [&o] { o.engine.enable_prefix_caching = false; }),
-      switch_flag({"no-one-ahead", "", "", "",
-                   "prepare each step after the one before, not while it runs"},
-                  [&o] { o.engine.one_ahead = false; }),
+      switch_flag(
+          {"no-one-ahead", "", "", "", "prepare each step after the one before, not while it runs"},
+          [&o] { o.engine.one_ahead = false; }),
       seed_flag({"seed", "", "N", "drawn", "seed of sampling and of dummy weights"},
                 [&o](uint64_t value) {
                   o.seed = value;
