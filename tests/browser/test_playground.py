@@ -26,6 +26,20 @@ def test_text_is_shown_while_the_answer_is_made(page, mock):
     assert "engines keep growing" in last_answer(page).inner_text()
 
 
+def test_the_end_stays_in_view_until_the_reader_scrolls_up(page, mock):
+    mock.answer = DEFAULT_TEXT * 6
+    end = "() => { const t = document.querySelector('#thread'); return t.scrollHeight - t.scrollTop - t.clientHeight; }"
+    mock.rate = 1000
+    ask(page, "long")
+    page.wait_for_function("() => document.querySelectorAll('.message table').length > 2")
+    page.wait_for_function(f"() => ({end})() < 5")
+    page.hover("#thread")
+    page.mouse.wheel(0, -400)
+    page.wait_for_function(f"() => ({end})() > 300")
+    wait_answered(page)
+    assert page.evaluate(f"({end})()") > 300
+
+
 def test_markdown_becomes_a_document_and_code_is_coloured(page):
     ask(page, "Hello")
     wait_answered(page)

@@ -7,6 +7,7 @@ import { activePath, addMessage, branchOf, leafId, promptMessages, switchBranch 
 import { previewKind } from "./preview.js";
 
 const STICK_PX = 60; // this near the end counts as reading the end
+const UP_KEYS = new Set(["ArrowUp", "PageUp", "Home"]);
 const FINISH_TEXT = {
   length: "cut at the token limit", stopped: "stopped", error: "failed", deadline: "out of time",
 };
@@ -20,9 +21,7 @@ export class ChatView {
     this.generation = null;
     this.shown = new Map(); // node id -> {element, markdown}
     this.stick = true;
-    thread.addEventListener("scroll", () => {
-      this.stick = thread.scrollHeight - thread.scrollTop - thread.clientHeight < STICK_PX;
-    }, { passive: true });
+    this.watchScrolling();
     // A line that wraps or a block that grows keeps the end in view.
     this.column = h("div", { class: "column" });
     thread.append(this.column);
@@ -41,6 +40,23 @@ export class ChatView {
     this.conversation = conversation;
     this.stick = true;
     this.draw();
+  }
+
+  // Only the reader's own hand lets go of the end: text that grows, or a box that changes its height,
+  // moves the position too.
+  watchScrolling() {
+    const { thread } = this;
+    const letGo = () => (this.stick = false);
+    thread.addEventListener("wheel", (event) => event.deltaY < 0 && letGo(), { passive: true });
+    thread.addEventListener("touchmove", letGo, { passive: true });
+    thread.addEventListener("pointerdown", (event) => event.target === thread && letGo());
+    thread.addEventListener("keydown", (event) => UP_KEYS.has(event.key) && letGo());
+    let lastTop = 0;
+    thread.addEventListener("scroll", () => {
+      const left = thread.scrollHeight - thread.scrollTop - thread.clientHeight;
+      if (left < STICK_PX && thread.scrollTop >= lastTop) this.stick = true;
+      lastTop = thread.scrollTop;
+    }, { passive: true });
   }
 
   follow() {
