@@ -152,7 +152,7 @@ void ServeCommand::load(Server& server, const EngineOptions& options) {
   if (!engine.ok()) {
     load_error_ = engine.status();
     loaded_ = true;
-    server.fail_loading();
+    server.fail();
     return;
   }
   const ModelInfo& model = engine.value()->model();

@@ -12,6 +12,7 @@
 #include "server/access_log.h"
 #include "server/api_routes.h"
 #include "server/assets.h"
+#include "server/crash_notice.h"
 #include "server/gate.h"
 #include "server/http_server.h"
 #include "server/key_usage.h"
@@ -45,7 +46,7 @@ class WiredServer final : public Server {
   EventSink sink() override { return bridge_->sink(); }
   void attach(std::unique_ptr<Engine> engine, double read_gb_s,
               std::function<void()> on_ready) override;
-  void fail_loading() override;
+  void fail() override;
   int run() override;
 
  private:
@@ -190,7 +191,7 @@ void WiredServer::take_engine(std::unique_ptr<Engine> engine, double read_gb_s) 
   context_.loading = false;
 }
 
-void WiredServer::fail_loading() {
+void WiredServer::fail() {
   http_->post([this] {
     exit_code_ = 1;
     end_everything();
@@ -230,6 +231,7 @@ void WiredServer::end_everything() {
 
 int WiredServer::run() {
   http_->watch_signals([this] { on_signal(); });
+  const CrashNotice notice([this] { fail(); });
   http_->run();
   return exit_code_;
 }

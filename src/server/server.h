@@ -3,7 +3,7 @@
 //
 // It listens before the model is loaded, so that probes and refusals are answered meanwhile.
 // create(), run() and the destructor belong to one thread, the network thread; attach() and
-// fail_loading() may be called from any.
+// fail() may be called from any.
 #pragma once
 
 #include <cstdint>
@@ -51,8 +51,8 @@ class Server {
   // thread. `read_gb_s`: measured, or 0.
   virtual void attach(std::unique_ptr<Engine> engine, double read_gb_s,
                       std::function<void()> on_ready) = 0;
-  // The model will never be there: run() returns.
-  virtual void fail_loading() = 0;
+  // Something without which there is no serving broke: what runs gets its end and run() returns 1.
+  virtual void fail() = 0;
 
   // Serves until SIGINT or SIGTERM. The first refuses new work, waits for what runs, and after the
   // drain timeout ends it; the second ends it at once. 0: everything was answered, else 1.
