@@ -34,6 +34,7 @@ const char* error_type(int status) {
       return "rate_limit_error";
     case 503:
       return "overloaded_error";
+    case 408:
     case 504:
       return "timeout_error";
     default:

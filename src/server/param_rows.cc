@@ -233,7 +233,7 @@ Error set_truncation_side(ParsedParams& parsed, const ParamEnv&, const Json& val
 
 // --- The rows, by group ---
 
-void add_request_rows(std::vector<ParamRow>& rows, const ServerLimits& limits) {
+void add_input_rows(std::vector<ParamRow>& rows, const ServerLimits& limits) {
   rows.push_back(custom_row(
       {"model", kGenerateApis | kCountTokensApi, "request",
        "The served model; absent: the one that is loaded."},
@@ -271,6 +271,9 @@ void add_request_rows(std::vector<ParamRow>& rows, const ServerLimits& limits) {
         parsed.prompt = &value;
         return {};
       }));
+}
+
+void add_request_rows(std::vector<ParamRow>& rows) {
   rows.push_back(bool_row(
       {"stream", kGenerateApis, "request", "Send tokens as they are made, as server-sent events."},
       false, [](ParsedParams& parsed, bool value) { parsed.spec.stream = value; }));
@@ -555,7 +558,8 @@ void arrange(std::vector<ParamRow>& rows) {
 
 std::vector<ParamRow> param_rows(const ServerLimits& limits) {
   std::vector<ParamRow> rows;
-  add_request_rows(rows, limits);
+  add_input_rows(rows, limits);
+  add_request_rows(rows);
   add_length_rows(rows);
   add_sampling_rows(rows);
   add_stop_rows(rows, limits);
