@@ -15,6 +15,7 @@
 #include "cli/line_io.h"
 #include "cli/shared_flags.h"
 #include "engine/sim.h"
+#include "engine/sim_stream.h"
 #include "model/check_golden.h"
 #include "ops/ops.h"
 #include "ops/ops_cases.h"
@@ -233,7 +234,8 @@ class CheckSimCommand : public Command {
  public:
   std::string name() const override { return "check sim"; }
   std::string summary() const override {
-    return "the scheduler under random loads, every invariant checked at every step";
+    return "scheduler, prefix cache and streams under random loads, every rule checked at every "
+           "step";
   }
   std::vector<Flag> flags() override {
     return {
@@ -246,15 +248,17 @@ class CheckSimCommand : public Command {
   }
   Result<int> run() override {
     const SimReport r = run_simulation(options_);
+    const SimStreamReport s = run_stream_simulation(
+        {.num_answers = std::max<int64_t>(options_.num_steps / 10, 1), .seed = options_.seed});
     Output output;
-    output.write(json_ ? dump_json(to_json(r)) + "\n" : to_text(r));
+    output.write(json_ ? dump_json(to_json(r, s)) + "\n" : to_text(r) + to_text(s));
     output.flush();
     if (!output.status().ok()) return output.status();
-    return exit_code(r.ok() ? 0 : 1);
+    return exit_code(r.ok() && s.ok() ? 0 : 1);
   }
 
  private:
-  Json to_json(const SimReport& r) const {
+  Json to_json(const SimReport& r, const SimStreamReport& s) const {
     Json coverage = Json::object();
     for (size_t place = 0; place < kNumSimPlaces; ++place) {
       Json& row = coverage[sim_place_name(static_cast<SimPlace>(place))];
@@ -262,7 +266,7 @@ class CheckSimCommand : public Command {
         row[sim_event_name(static_cast<SimEvent>(event))] = r.coverage[place][event];
       }
     }
-    return Json{{"passed", r.ok()},
+    return Json{{"passed", r.ok() && s.ok()},
                 {"seed", options_.seed},
                 {"steps", r.num_steps},
                 {"worlds", r.num_worlds},
@@ -277,7 +281,8 @@ class CheckSimCommand : public Command {
                 {"tokens", r.num_tokens},
                 {"cached_tokens", r.num_cached_tokens},
                 {"coverage", coverage},
-                {"violation", r.violation}};
+                {"answers", s.num_answers},
+                {"violation", r.ok() ? s.violation : r.violation}};
   }
 
   // How often what happened to a request where; what cannot happen is 0.
@@ -298,6 +303,13 @@ class CheckSimCommand : public Command {
                       r.num_preemptions, " preemptions (", r.max_preemptions, " of one request), ",
                       r.num_tokens, " tokens, ", r.num_cached_tokens, " more from the cache",
                       r.ok() ? "" : ": " + r.violation, "\n");
+  }
+
+  static std::string to_text(const SimStreamReport& s) {
+    return str(s.ok() ? "ok     " : "FAILED ", s.num_answers,
+               " answers as text: ", s.num_stopped_by_string, " ended by a stop string, ",
+               s.num_stopped_by_id, " by an id, ", s.num_at_length, " at their length, ",
+               s.num_aborted, " aborted", s.ok() ? "" : ": " + s.violation, "\n");
   }
 
   SimOptions options_;

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "engine/sim.h"
+#include "engine/sim_stream.h"
 
 namespace slipstream {
 namespace {
@@ -427,6 +428,15 @@ TEST(SchedulerSimTest, SameSeedGivesTheSameRun) {
   const SimReport second = run_simulation({.num_steps = 2000, .seed = 9});
   EXPECT_EQ(first.num_tokens, second.num_tokens);
   EXPECT_EQ(first.num_preemptions, second.num_preemptions);
+}
+
+TEST(StreamSimTest, StreamedTextIsTheWholeText) {
+  const SimStreamReport report = run_stream_simulation({.num_answers = 20'000, .seed = 1});
+  EXPECT_TRUE(report.ok()) << report.violation;
+  EXPECT_GT(report.num_stopped_by_string, 1000);
+  EXPECT_GT(report.num_stopped_by_id, 1000);
+  EXPECT_GT(report.num_at_length, 1000);
+  EXPECT_GT(report.num_aborted, 1000);
 }
 
 // 10^7 steps in all.
