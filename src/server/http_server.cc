@@ -276,7 +276,7 @@ void AsioHttpServer::on_tick() {
       due->on_deadline();
     }
   }
-  if (!accept_armed_) accept_waiting();
+  if (!accept_armed_ && acceptor_.is_open()) accept_waiting();
   arm_tick();
 }
 
