@@ -12,7 +12,6 @@
 #include <utility>
 #include <vector>
 
-#include "base/log.h"
 #include "base/strings.h"
 #include "base/trace.h"
 #include "bench/build_info.h"
@@ -146,6 +145,17 @@ void ServeCommand::print_ready_line(const Server& server, const std::string& mod
       str("slipstream: serving ", model, " on http://", host, ":", server.port(), "\n"));
 }
 
+// What was chosen, for whoever reads the start of a log.
+void print_plan(const ModelInfo& model, const EngineOptions& options, double read_gb_s) {
+  const auto kv_bytes = static_cast<uint64_t>(model.kv_bytes_per_token);
+  write_stderr(str("slipstream serve: ", model.name, " (", model.family, ", ", model.weights_format,
+                   " weights), ", model.device, " with ", model.kernels, ", executor ",
+                   model.executor, "; at most ", model.max_model_len, " tokens a sequence, ",
+                   options.max_num_seqs, " sequences at once, ", options.max_queued_requests,
+                   " waiting; KV cache ", model.kv_format, ", ", human_bytes(kv_bytes),
+                   " a token; reads ", static_cast<int64_t>(read_gb_s + 0.5), " GB/s\n"));
+}
+
 // Runs on the loading thread.
 void ServeCommand::load(Server& server, const EngineOptions& options) {
   auto engine = Engine::open(options, server.sink());
@@ -157,11 +167,7 @@ void ServeCommand::load(Server& server, const EngineOptions& options) {
   }
   const ModelInfo& model = engine.value()->model();
   const double read_gb_s = engine.value()->measure_read_gb_s();
-  log_info("serve", "model=", model.name, " family=", model.family,
-           " weights=", model.weights_format, " kv=", model.kv_format, " device=", model.device,
-           " kernels=", model.kernels, " executor=", model.executor, " threads=", model.num_threads,
-           " max_model_len=", model.max_model_len, " max_num_seqs=", options.max_num_seqs,
-           " read_gb_s=", read_gb_s);
+  print_plan(model, options, read_gb_s);
   loaded_ = true;
   const std::string name = server_.model_names.front();
   server.attach(std::move(engine).value(), read_gb_s,
@@ -174,7 +180,13 @@ Result<int> ServeCommand::run() {
   server_.version = engine_version();
   server_.max_queued_requests = shared_.engine.max_queued_requests;
   if (no_usage_ && !usage_db_.empty()) return bad_usage("--usage-db and --no-usage are both given");
-  if (!no_usage_) server_.usage_db = usage_db_.empty() ? default_usage_db() : usage_db_;
+  if (!no_usage_) {
+    server_.usage_db = usage_db_.empty() ? default_usage_db() : usage_db_;
+    if (server_.usage_db.empty()) {
+      return bad_usage(
+          "there is no home folder to record usage in; give --usage-db FILE or --no-usage");
+    }
+  }
   EngineOptions options = shared_.engine;
   options.model = model.path;
   std::unique_ptr<TraceWriter> trace;  // outlives the engine, so it comes before the server

@@ -93,9 +93,12 @@ bool is_event_stream(const HttpResponse& response) {
   return starts_with(response.content_type, "text/event-stream");
 }
 
+// `name` in lower case; handlers may write theirs as they like.
 bool has_header(const HttpHeaders& headers, std::string_view name) {
-  return std::any_of(headers.begin(), headers.end(),
-                     [name](const auto& header) { return header.first == name; });
+  return std::any_of(headers.begin(), headers.end(), [name](const auto& header) {
+    return std::equal(name.begin(), name.end(), header.first.begin(), header.first.end(),
+                      [](char want, char have) { return want == have || want == (have | 0x20); });
+  });
 }
 
 bool may_echo(std::string_view id) {
@@ -223,7 +226,9 @@ void HttpConnection::Response::append_head(std::string& out, const HttpResponse&
   }
   if (has_body && length) append_header(out, "content-length", std::to_string(*length));
   append_header(out, "x-request-id", outcome_.request_id);
-  append_header(out, "x-content-type-options", "nosniff");
+  if (!has_header(response.headers, "x-content-type-options")) {
+    append_header(out, "x-content-type-options", "nosniff");
+  }
   if (is_event_stream(response) && !has_header(response.headers, "cache-control")) {
     append_header(out, "cache-control", "no-cache");
   }
@@ -745,6 +750,11 @@ void HttpConnection::on_deadline() {
 
 void HttpConnection::shut_down_response() {
   if (response_ != nullptr) response_->shut_down();
+}
+
+bool HttpConnection::has_unread() const {
+  error_code ec;
+  return socket_.available(ec) > 0;
 }
 
 void HttpConnection::close(CloseReason reason) {

@@ -74,6 +74,7 @@ class WiredServer final : public Server {
   std::unique_ptr<Engine> engine_;
   int num_signals_ = 0;
   int exit_code_ = 0;
+  bool stopped_ = false;  // a model that comes now comes too late
 };
 
 // Calls learn that their clients are lost while there is an engine to cancel them in; then nobody
@@ -160,6 +161,7 @@ void WiredServer::attach(std::unique_ptr<Engine> engine, double read_gb_s,
   // shared_ptr because a posted function must be copyable.
   auto carried = std::make_shared<std::unique_ptr<Engine>>(std::move(engine));
   http_->post([this, carried, read_gb_s, on_ready = std::move(on_ready)] {
+    if (stopped_) return;
     take_engine(std::move(*carried), read_gb_s);
     on_ready();
   });
@@ -233,6 +235,7 @@ int WiredServer::run() {
   http_->watch_signals([this] { on_signal(); });
   const CrashNotice notice([this] { fail(); });
   http_->run();
+  stopped_ = true;
   return exit_code_;
 }
 
