@@ -494,7 +494,7 @@ void HttpConnection::advance(std::string_view bytes) {
     const size_t used = parser.feed(bytes);
     bytes.remove_prefix(used);
     if (parser.state() == HttpParser::State::kFailed) {
-      refuse(error_response(parser.error()), true);
+      refuse(shaped(parser.error()), true);
       break;
     }
     if (before == HttpParser::State::kHead && parser.state() != HttpParser::State::kHead) on_head();
@@ -745,7 +745,15 @@ void HttpConnection::on_deadline() {
       str("the request was not complete within ", shared_.options.read_timeout_ms, " ms"));
   error.status = 408;
   error.type = "timeout_error";
-  refuse(error_response(error), true);
+  refuse(shaped(error), true);
+}
+
+// In the dialect of the route, if the request being read came so far.
+HttpResponse HttpConnection::shaped(const ApiError& error) const {
+  const HttpOutcome& outcome = reading_->outcome;
+  return outcome.route != nullptr
+             ? shaped_error(outcome.route->error_shape, error, outcome.request_id)
+             : error_response(error);
 }
 
 void HttpConnection::shut_down_response() {

@@ -60,6 +60,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   // Ends the unfinished response, if there is one.
   void shut_down_response();
   void close(CloseReason reason);
+  // Bytes have come that nobody has looked at: who idles is about to be busy.
+  bool has_unread() const;
 
  private:
   class Response;
@@ -84,6 +86,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void on_head();
   void on_request();
   void refuse(HttpResponse response, bool body_follows);
+  HttpResponse shaped(const ApiError& error) const;
 
   std::shared_ptr<Response> begin_response();
   void send_bytes(std::string_view bytes);
