@@ -1,50 +1,23 @@
 #include "server/usage_route.h"
 
-#include <charconv>
-#include <chrono>
 #include <memory>
 #include <utility>
 
 #include "base/strings.h"
+#include "base/time_text.h"
+#include "server/errors.h"
 #include "server/json_writer.h"
 #include "server/ledger.h"
 
 namespace slipstream {
 namespace {
 
-constexpr int64_t kMaxUnixS = 100'000'000'000;
-
-// Reads "YYYY-MM-DD" with an optional time behind it.
-bool parse_iso(const std::string& text, int64_t& unix_s) {
-  int year = 0;
-  unsigned month = 0;
-  unsigned day = 0;
-  int hour = 0;
-  int minute = 0;
-  int second = 0;
-  char rest = 0;
-  const auto digits = [&](size_t at, size_t count, auto& value) {
-    if (at + count > text.size()) return false;
-    const char* begin = text.data() + at;
-    const auto [end, error] = std::from_chars(begin, begin + count, value);
-    return error == std::errc() && end == begin + count;
-  };
-  const bool dated = digits(0, 4, year) && text[4] == '-' && digits(5, 2, month) &&
-                     text[7] == '-' && digits(8, 2, day);
-  if (!dated) return false;
-  if (text.size() > 10) {
-    rest = text[10];
-    const bool timed = (rest == 'T' || rest == ' ') && digits(11, 2, hour) && text[13] == ':' &&
-                       digits(14, 2, minute) && text[16] == ':' && digits(17, 2, second);
-    if (!timed || (text.size() > 19 && text.substr(19) != "Z")) return false;
-  }
-  const std::chrono::year_month_day date{std::chrono::year(year), std::chrono::month(month),
-                                         std::chrono::day(day)};
-  if (!date.ok() || hour > 23 || minute > 59 || second > 59) return false;
-  const auto days = std::chrono::sys_days(date).time_since_epoch();
-  unix_s = std::chrono::duration_cast<std::chrono::seconds>(days).count() + hour * 3600 +
-           minute * 60 + second;
-  return true;
+ApiResult<int64_t> time_ms(const HttpRequest& request, const char* name, int64_t fallback) {
+  const std::string text = request.query_value(name);
+  if (text.empty()) return fallback;
+  const Result<int64_t> unix_ms = parse_unix_ms(text);
+  if (!unix_ms.ok()) return invalid_request(str(name, ": ", unix_ms.status().message()), name);
+  return unix_ms.value();
 }
 
 void write_row(const UsageRow& row, double price, JsonWriter& json) {
@@ -63,9 +36,9 @@ HttpResponse usage_response(const ServerContext& context, const HttpRequest& req
   if (context.ledger == nullptr) {
     return error_response(not_found("this server does not meter usage"));
   }
-  const ApiResult<int64_t> from = parse_time_ms(request.query_value("from"), "from", 0);
+  const ApiResult<int64_t> from = time_ms(request, "from", 0);
   if (!from.ok()) return error_response(from.error());
-  const ApiResult<int64_t> to = parse_time_ms(request.query_value("to"), "to", INT64_MAX);
+  const ApiResult<int64_t> to = time_ms(request, "to", INT64_MAX);
   if (!to.ok()) return error_response(to.error());
   UsageQuery query;
   query.from_unix_ms = from.value();
@@ -94,20 +67,6 @@ HttpResponse usage_response(const ServerContext& context, const HttpRequest& req
 }
 
 }  // namespace
-
-ApiResult<int64_t> parse_time_ms(const std::string& text, const char* name, int64_t fallback) {
-  if (text.empty()) return fallback;
-  int64_t unix_s = 0;
-  const char* end_of_text = text.data() + text.size();
-  const auto [end, error] = std::from_chars(text.data(), end_of_text, unix_s);
-  const bool number = error == std::errc() && end == end_of_text;
-  if ((number || parse_iso(text, unix_s)) && unix_s >= 0 && unix_s <= kMaxUnixS) {
-    return unix_s * 1000;
-  }
-  return invalid_request(
-      str(name, " is ", quote(text), "; it must be Unix seconds or a date such as 2026-01-31"),
-      name);
-}
 
 std::vector<Route> usage_routes(ServerContext& context) {
   Route route;
