@@ -126,7 +126,8 @@ void ServerMetrics::attach_counters(Engine& engine, const MetricLabels& labels) 
   const auto mirror = [&](const char* name, const char* help, int64_t EngineStats::* total) {
     mirrored->push_back({&registry_.counter(name, help, labels), total});
   };
-  mirror("vllm:prompt_tokens_total", "Prompt tokens processed.", &EngineStats::num_prompt_tokens);
+  Counter* prompt_tokens =
+      &registry_.counter("vllm:prompt_tokens_total", "Prompt tokens computed or cached.", labels);
   mirror("vllm:generation_tokens_total", "Tokens generated.", &EngineStats::num_generated_tokens);
   mirror("vllm:num_preemptions_total", "Requests that lost their KV blocks and began again.",
          &EngineStats::num_preemptions);
@@ -136,6 +137,14 @@ void ServerMetrics::attach_counters(Engine& engine, const MetricLabels& labels) 
          &EngineStats::prefix_cache_hits);
   mirror("vllm:prompt_tokens_cached_total", "Prompt tokens not computed because they were cached.",
          &EngineStats::prefix_cache_hits);
+  const char* by_source = "vllm:prompt_tokens_by_source_total";
+  const char* by_source_help = "Prompt tokens by where their keys and values came from.";
+  mirrored->push_back(
+      {&registry_.counter(by_source, by_source_help, with(labels, "source", "local_compute")),
+       &EngineStats::num_prompt_tokens});
+  mirrored->push_back(
+      {&registry_.counter(by_source, by_source_help, with(labels, "source", "local_cache_hit")),
+       &EngineStats::prefix_cache_hits});
   mirror("slipstream:engine_steps_total", "Steps of the engine.", &EngineStats::num_steps);
   for (const FinishReason reason :
        {FinishReason::kStop, FinishReason::kLength, FinishReason::kAbort, FinishReason::kError,
@@ -150,11 +159,12 @@ void ServerMetrics::attach_counters(Engine& engine, const MetricLabels& labels) 
   }
   Histogram* step_tokens = &registry_.histogram(
       "vllm:iteration_tokens_total", "Tokens computed in one engine step.", labels, bounds);
-  registry_.before_scrape([mirrored, step_tokens, &engine] {
+  registry_.before_scrape([mirrored, prompt_tokens, step_tokens, &engine] {
     const EngineStats stats = engine.stats();
     for (const Mirrored& entry : *mirrored) {
       entry.counter->mirror(static_cast<uint64_t>(stats.*entry.total));
     }
+    prompt_tokens->mirror(static_cast<uint64_t>(stats.num_prompt_tokens + stats.prefix_cache_hits));
     std::vector<uint64_t> counts(stats.step_tokens_histogram.begin(),
                                  stats.step_tokens_histogram.end());
     step_tokens->mirror(counts,
