@@ -62,7 +62,8 @@ class ResponseWriter {
   virtual void write(std::string_view bytes) = 0;
   virtual void end() = 0;
   virtual bool closed() const = 0;
-  // Called at most once, and never after send() or end(). The writer must not be used then, except
+  // Called at most once, and never after send() or end(); soon when the client left before this
+  // was set. The writer must not be used then, except
   // with kShutdown, after which a last write() and end() may tell the client.
   virtual void on_close(std::function<void(CloseReason)> callback) = 0;
   // What a generating call adds to the request's line in the access log. Before send() or end(), or

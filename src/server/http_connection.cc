@@ -171,9 +171,7 @@ class HttpConnection::Response final : public ResponseWriter,
   void write(std::string_view bytes) override;
   void end() override;
   bool closed() const override { return connection_ == nullptr; }
-  void on_close(std::function<void(CloseReason)> callback) override {
-    if (connection_ != nullptr) on_close_ = std::move(callback);
-  }
+  void on_close(std::function<void(CloseReason)> callback) override;
   void note(const CallRecord& record) override { record_ = std::make_unique<CallRecord>(record); }
 
   // The connection is gone.
@@ -198,6 +196,7 @@ class HttpConnection::Response final : public ResponseWriter,
   Head head_;
   std::function<void(CloseReason)> on_close_;
   std::unique_ptr<CallRecord> record_;
+  std::optional<CloseReason> lost_;
   bool begun_ = false;
   bool is_event_stream_ = false;
   bool reported_ = false;
@@ -323,16 +322,24 @@ void HttpConnection::Response::finish() {
   connection->response_ended(head_.keep_alive);
 }
 
+void HttpConnection::Response::on_close(std::function<void(CloseReason)> callback) {
+  if (connection_ != nullptr) {
+    on_close_ = std::move(callback);
+  } else if (lost_) {  // while a worker had the request, for example
+    asio::post(shared_.io, [callback = std::move(callback), reason = *lost_] { callback(reason); });
+  }
+}
+
 void HttpConnection::Response::lose(CloseReason reason) {
   connection_ = nullptr;
+  lost_ = reason;
   outcome_.status = reason == CloseReason::kShutdown ? 503 : 499;
   // Later, because the handler may be in the middle of a write to this very response.
-  asio::post(shared_.io, [self = shared_from_this(), reason] {
-    const std::function<void(CloseReason)> callback = std::move(self->on_close_);
-    self->on_close_ = nullptr;
+  asio::post(shared_.io, [self = shared_from_this(), callback = std::move(on_close_), reason] {
     if (callback) callback(reason);
     self->report();
   });
+  on_close_ = nullptr;
 }
 
 void HttpConnection::Response::shut_down() {

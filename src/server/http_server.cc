@@ -206,9 +206,10 @@ void AsioHttpServer::arm_accept() {
 }
 
 // At the limit the connection that idled longest makes room; with none idle, newcomers wait in
-// the backlog until the next tick.
+// the backlog until the next tick. Who came a moment ago and has sent a request does not idle.
 bool AsioHttpServer::has_room() const {
-  return shared_.num_connections < shared_.options.max_connections || !idle().empty();
+  if (shared_.num_connections < shared_.options.max_connections) return true;
+  return !idle().empty() && !idle().front()->has_unread();
 }
 
 void AsioHttpServer::accept_waiting() {

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <future>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -92,6 +94,25 @@ TEST(HttpServer, H12_AResetEndsTheResponseWithClientGone) {
     writer->write("late");
     writer->end();
   });
+}
+
+TEST(HttpServer, WhoAsksLateWhetherTheClientLeftIsStillTold) {
+  std::promise<std::shared_ptr<ResponseWriter>> taken;
+  Route route;
+  route.method = "GET";
+  route.path = "/a";
+  route.handler = [&](HttpRequest, std::shared_ptr<ResponseWriter> writer) {
+    taken.set_value(std::move(writer));
+  };
+  TestServer server({route});
+  RawClient client(server.port());
+  client.send(get_request("/a"));
+  const auto writer = taken.get_future().get();
+  client.reset();
+  server.wait_ended(1);
+  std::promise<CloseReason> told;
+  server.on_loop([&] { writer->on_close([&](CloseReason reason) { told.set_value(reason); }); });
+  EXPECT_EQ(told.get_future().get(), CloseReason::kClientGone);
 }
 
 TEST(HttpServer, AnOrdinaryCloseOfAWaitingClientIsNoticedBeforeTheAnswer) {
@@ -337,6 +358,20 @@ TEST(HttpServer, H10_AtTheConnectionLimitTheLongestIdleMakesRoomAndBusyOnesStay)
   EXPECT_TRUE(idle.closed_by_server());
   server.on_loop([&] { writer->send(text_response("done")); });
   EXPECT_EQ(status_of(busy.read_response()), 200);
+}
+
+TEST(HttpServer, H10_AtTheConnectionLimitNobodyMakesRoomWhoseRequestHasCome) {
+  TestServer::Setup setup;
+  setup.http.max_connections = 1;
+  TestServer server({echo_route("GET", "/a")}, std::move(setup));
+  std::vector<std::unique_ptr<RawClient>> clients;
+  server.on_loop([&] {  // so all of them wait when the server looks
+    for (int i = 0; i < 4; ++i) {
+      clients.push_back(std::make_unique<RawClient>(server.port()));
+      clients.back()->send(get_request("/a"));
+    }
+  });
+  for (const auto& client : clients) EXPECT_EQ(status_of(client->read_response()), 200);
 }
 
 TEST(HttpServer, H10_WithoutFilesForANewConnectionItWaitsAndTheProcessDoesNotSpin) {
