@@ -12,7 +12,7 @@ namespace slipstream {
 namespace {
 
 constexpr uint64_t kMaxKeyFileBytes = 1 << 20;
-constexpr size_t kMinKeyBytes = 8;
+constexpr size_t kMinKeyBytes = 1;
 constexpr size_t kMaxKeyBytes = 512;
 constexpr size_t kMaxLabelBytes = 64;
 constexpr double kNsPerMinute = 60e9;
