@@ -189,6 +189,7 @@ bool EngineLoop::take_mail(Mail& mail) {
 }
 
 void EngineLoop::add_events(Mail& mail) {
+  arrivals_ = !mail.submitted.empty();
   for (std::unique_ptr<ActiveRequest>& request : mail.submitted) {
     scheduler_events_.push_back(submit_event(*request));
     const RequestId id = request->id();
@@ -234,6 +235,11 @@ void EngineLoop::plan(StepPlan& plan) {
 void EngineLoop::make_ready() {
   for (const RequestId id : state_.overdue(steady_now_ns())) {
     if (alive(id)) end_request(id, FinishReason::kDeadline);
+  }
+  if (arrivals_ && !current_.output.scheduled.empty()) {
+    // Nobody who comes while a step runs waits for the whole of the one planned after it.
+    withdraw(state_, current_.output);
+    current_.output = SchedulerOutput();
   }
   if (!current_.output.scheduled.empty()) {
     keep_requests(current_, [this](RequestId id) { return alive(id); });

@@ -113,6 +113,7 @@ class EngineLoop {
   StepPlan next_;                                 // planned while current_ runs
   int64_t num_preempted_ = 0;                     // not yet in stats_
   StepPlan current_;
+  bool arrivals_ = false;  // since current_ was planned
   std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> requests_;
   // Until the events that borrow their prompts have been read.
   std::vector<std::unique_ptr<ActiveRequest>> ended_;

@@ -181,7 +181,7 @@ TEST(PrefixSharingTest, FailedRequestLeavesNothingToShare) {
   const Request good = prompt_of(some_ids(80, 1));
   Request bad = good;
   bad.sampling.allowed_token_ids = {7};
-  bad.sampling.bad_token_ids = {{7}};
+  bad.sampling.bad_token_ids = {{7, 7}};  // nothing may follow the first token
   Recorder recorder;
   const auto engine = open_engine(tiny_options(), recorder);
   const RequestId victim = engine->submit(prompt_of(some_ids(80, 2))).value();

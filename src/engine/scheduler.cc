@@ -333,6 +333,20 @@ SchedulerOutput schedule(SchedulerState& state, std::span<const SchedulerEvent> 
   return output;
 }
 
+void withdraw(SchedulerState& state, const SchedulerOutput& output) {
+  for (const ScheduledSequence& scheduled : output.scheduled) {
+    if (!state.current(scheduled.handle)) continue;
+    Sequence& sequence = *state.sequences_.at(scheduled.request());
+    SLIPSTREAM_CHECK(sequence.num_planned() == scheduled.begin + scheduled.num_tokens,
+                     "only the latest plan can be taken back");
+    sequence.num_in_flight -= scheduled.num_tokens;
+    // The token that it would have sampled.
+    if (scheduled.samples && sequence.num_tokens() > scheduled.begin + scheduled.num_tokens) {
+      sequence.token_ids.pop_back();
+    }
+  }
+}
+
 Status SchedulerState::check_sequence(const Sequence& sequence) const {
   const std::string name = str("request ", sequence.request, ": ");
   if (sequence.num_computed < 0 || sequence.num_in_flight < 0 ||

@@ -125,6 +125,7 @@ class SchedulerState {
  private:
   friend SchedulerOutput schedule(SchedulerState& state, std::span<const SchedulerEvent> events,
                                   int64_t now_ns);
+  friend void withdraw(SchedulerState& state, const SchedulerOutput& output);
   using QueueKey = std::pair<int64_t, RequestId>;     // rank, request
   using DeadlineKey = std::pair<int64_t, RequestId>;  // deadline, request
 
@@ -168,5 +169,10 @@ class SchedulerState {
 // nothing before the results of the steps in flight.
 SchedulerOutput schedule(SchedulerState& state, std::span<const SchedulerEvent> events,
                          int64_t now_ns);
+
+// Takes the latest plan back before it runs, so that a new one can make use of what has happened
+// since: whoever was to compute tokens is as before the call that planned it. Admissions,
+// preemptions and ends stay.
+void withdraw(SchedulerState& state, const SchedulerOutput& output);
 
 }  // namespace slipstream

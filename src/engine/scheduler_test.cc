@@ -306,6 +306,23 @@ TEST_F(SchedulerTest, StepIsPlannedBeforeTheTokenItFollowsIsKnown) {
   EXPECT_TRUE(state_->idle());
 }
 
+TEST_F(SchedulerTest, PlanTakenBackLeavesNothing) {
+  start(limits_of(4, 8), 64);
+  submit(1, 4, 9);
+  submit(2, 30, 4);
+  const SchedulerOutput first = plan();
+  const SchedulerOutput second = plan();
+  withdraw(*state_, second);
+  run(first);
+  submit(3, 2, 4);
+  const SchedulerOutput again = plan();
+  EXPECT_EQ(again.scheduled[0].begin, second.scheduled[0].begin);
+  EXPECT_EQ(tokens_of(again, 1), 1);
+  EXPECT_EQ(tokens_of(again, 3), 2) << "what came since is in the new plan";
+  run(again);
+  EXPECT_EQ(step().scheduled[0].begin, 5);
+}
+
 TEST_F(SchedulerTest, ResultsOfAnEndedSequenceAreIgnored) {
   start(limits_of(4, 8), 64);
   submit(1, 4, 9);

@@ -344,6 +344,10 @@ class Simulation {
     if (world_.overlap != Overlap::kNone && !plan(next_, load)) return false;
     if (!execute()) return false;
     if (world_.overlap == Overlap::kDropped) {
+      if (random_.below(4) == 0) {
+        withdraw(state_, next_.output);
+        next_.output = SchedulerOutput();
+      }
       keep_requests(next_, [this](RequestId request) { return requests_.contains(request); });
     }
     std::swap(current_, next_);
