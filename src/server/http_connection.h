@@ -32,6 +32,7 @@ struct HttpShared {
   HttpShared(HttpServerOptions of_server, HttpApp& of_requests, uint64_t seed)
       : options(std::move(of_server)), app(of_requests), id_source(seed) {}
 
+  void post(std::function<void()> work);
   int64_t wait_ns(Wait wait) const;
   std::string make_request_id();
 
