@@ -58,7 +58,6 @@ HttpResponse serve_asset(const Asset& asset, const HttpRequest& request) {
       {"Cache-Control", "no-cache"},
       {"Vary", "Accept-Encoding"},
       {"Content-Security-Policy", std::string(asset.policy)},
-      {"X-Content-Type-Options", "nosniff"},
       {"Referrer-Policy", "no-referrer"},
       {"Cross-Origin-Opener-Policy", "same-origin"},
       {"Permissions-Policy", "camera=(), microphone=(), geolocation=(), payment=(), usb=()"},

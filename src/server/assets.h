@@ -23,7 +23,8 @@ struct Asset {
 
 std::span<const Asset> embedded_assets();
 
-// The answer to one GET of an asset: 200 in the encoding the client takes, or 304.
+// The answer to one GET of an asset: 200 in the encoding the client takes, or 304. The server
+// itself adds X-Content-Type-Options to every response.
 HttpResponse serve_asset(const Asset& asset, const HttpRequest& request);
 
 std::vector<Route> web_routes();

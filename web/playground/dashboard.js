@@ -2,6 +2,7 @@
 import { h, setText, formatCount, formatRate, formatMs, formatPercent } from "../shared/dom.js";
 import { Sparkline } from "../shared/chart.js";
 import { quantileBetween, total } from "./prometheus.js";
+import { LATENCIES } from "./server_poll.js";
 
 const HISTORY = 300; // readings, one a second
 const FINISHED = "vllm:request_success_total";
@@ -19,12 +20,6 @@ const TILES = [
     (poll) => poll.perSecond("vllm:generation_tokens_total"), (value) => `${formatRate(value)} tok/s`],
   ["Prompts", "Prompt tokens per second, all requests together",
     (poll) => poll.perSecond("vllm:prompt_tokens_total"), (value) => `${formatRate(value)} tok/s`],
-];
-const LATENCIES = [
-  ["First token", "vllm:time_to_first_token_seconds"],
-  ["Between tokens", "vllm:inter_token_latency_seconds"],
-  ["Whole request", "vllm:e2e_request_latency_seconds"],
-  ["In the queue", "vllm:request_queue_time_seconds"],
 ];
 
 export class Dashboard {

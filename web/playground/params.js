@@ -19,6 +19,8 @@ const GROUPS = [
 ];
 // A slider needs two ends; where the table leaves one open, this is as far as it goes.
 const SLIDER_ENDS = { temperature: [0, 2], repetition_penalty: [0.5, 2], top_k: [0, 200] };
+// Where a slider rests while the model's own default holds, which the table does not name.
+const NEUTRAL = { temperature: 1, top_p: 1, repetition_penalty: 1 };
 const SEPARATE_LINES = "One a line.";
 
 function resolve(document, schema) {
@@ -149,7 +151,7 @@ export class ParamsPanel {
       type: "range", min: low, max: high, "aria-label": `${name} slider`, tabindex: "-1",
       step: type === "integer" ? 1 : 0.01,
     });
-    if (slider) slider.value = value ?? fallback ?? low;
+    if (slider) slider.value = value ?? fallback ?? NEUTRAL[name] ?? Math.max(low, 0);
     input.addEventListener("input", () => {
       if (input.value === "" || !input.checkValidity()) {
         if (input.value === "") change(undefined);

@@ -3,11 +3,12 @@
 const SAMPLE = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)/;
 const LABEL = /([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"/g;
 
-// name -> [{labels, value}]
-export function parseMetrics(text) {
+// name -> [{labels, value}]. With `wanted`, a set of names, only those: a server may tell thousands.
+export function parseMetrics(text, wanted = null) {
   const samples = new Map();
   for (const line of text.split("\n")) {
     if (line === "" || line[0] === "#") continue;
+    if (wanted && !wanted.has(/^[\w:]*/.exec(line)[0])) continue;
     const match = SAMPLE.exec(line);
     if (!match) continue;
     const labels = {};

@@ -2,6 +2,18 @@
 import { getText } from "./api.js";
 import { parseMetrics, total } from "./prometheus.js";
 
+export const LATENCIES = [
+  ["First token", "vllm:time_to_first_token_seconds"],
+  ["Between tokens", "vllm:inter_token_latency_seconds"],
+  ["Whole request", "vllm:e2e_request_latency_seconds"],
+  ["In the queue", "vllm:request_queue_time_seconds"],
+];
+const WANTED = new Set([
+  "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc",
+  "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total", "vllm:generation_tokens_total",
+  "vllm:prompt_tokens_total", "vllm:num_preemptions_total", "vllm:request_success_total",
+  "slipstream:roof_tokens_per_second", ...LATENCIES.map(([, name]) => `${name}_bucket`),
+]);
 const PERIOD_MS = 1000;
 const RATE_READINGS = 3; // rates are over this many readings, so they do not flicker
 const KEPT = 61; // one minute for quantiles
@@ -25,7 +37,7 @@ export class ServerPoll {
     this.reading = true;
     try {
       const text = await getText("/metrics", { quiet: true });
-      this.readings.push({ at: performance.now(), samples: parseMetrics(text) });
+      this.readings.push({ at: performance.now(), samples: parseMetrics(text, WANTED) });
       if (this.readings.length > KEPT) this.readings.shift();
       this.error = null;
     } catch (error) {
