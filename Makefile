@@ -1,7 +1,7 @@
 # The front door. Every target does the set-up it needs; run again it needs no network.
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: build run test test-all bench peers format check tidy install clean help
+.PHONY: build run test test-all mutants bench peers format check tidy install clean help
 
 BUILD := build
 PREFIX ?= /usr/local
@@ -31,6 +31,10 @@ test:             ## build and run all tests but the slow ones: a minute, no net
 
 test-all: test    ## the slow suites as well
 	@$(PYTHON) tools/run_tests.py --build $(BUILD) --slow --timeout-s 3600 --pytest tests
+
+mutants:          ## plant known bugs one by one; the tests must find them (a quarter of an hour)
+	@tools/setup.sh test
+	@$(PYTHON) tools/run_mutants.py
 
 bench: build      ## decode and prefill speed of the default model on this machine
 	@python3 share/slipstream/fetch.py --quick > /dev/null

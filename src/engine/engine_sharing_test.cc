@@ -63,7 +63,7 @@ class EngineSharingTest : public testing::TestWithParam<Setting> {
 std::vector<Request>* EngineSharingTest::requests_ = nullptr;
 std::vector<std::vector<TokenEvent>>* EngineSharingTest::alone_ = nullptr;
 
-TEST_P(EngineSharingTest, TokensAreThoseOfEachRequestAlone) {
+TEST_P(EngineSharingTest, S6S22TokensAreThoseOfEachRequestAlone) {
   const auto [caching, one_ahead, num_batched_tokens, num_blocks] = GetParam();
   EngineOptions options = plain_options();
   options.enable_prefix_caching = caching;
@@ -147,7 +147,7 @@ TEST(PrefixSharingTest, HitGivesTheBitsOfAColdStart) {
   expect_same_answer(cold_answer(request), hit);
 }
 
-TEST(PrefixSharingTest, WriterThatDivergesInsideABlockDisturbsNobody) {
+TEST(PrefixSharingTest, S8WriterThatDivergesInsideABlockDisturbsNobody) {
   Request other = prompt_of(some_ids(80, 1));
   other.prompt_token_ids[37] ^= 1;
   const Request request = prompt_of(some_ids(80, 1));
@@ -157,7 +157,7 @@ TEST(PrefixSharingTest, WriterThatDivergesInsideABlockDisturbsNobody) {
   expect_same_answer(cold_answer(request), second_answer(other, request));
 }
 
-TEST(PrefixSharingTest, DifferentSaltsNeverHit) {
+TEST(PrefixSharingTest, S18DifferentSaltsNeverHit) {
   Request request = prompt_of(some_ids(80, 1));
   request.cache_salt = "alice";
   Request other = request;
@@ -177,7 +177,7 @@ TEST(PrefixSharingTest, NextTurnFindsTheAnswerBeforeIt) {
   expect_same_answer(cold_answer(next), events);
 }
 
-TEST(PrefixSharingTest, FailedRequestLeavesNothingToShare) {
+TEST(PrefixSharingTest, S19FailedRequestLeavesNothingToShare) {
   const Request good = prompt_of(some_ids(80, 1));
   Request bad = good;
   bad.sampling.allowed_token_ids = {7};
@@ -192,6 +192,38 @@ TEST(PrefixSharingTest, FailedRequestLeavesNothingToShare) {
   EXPECT_EQ(after[0].num_cached_tokens, 0);
   expect_same_answer(cold_answer(good), after);
   expect_same_answer(cold_answer(prompt_of(some_ids(80, 2))), recorder.wait(victim));
+}
+
+TEST(PrefixSharingTest, S17AbortOfOneChoiceLeavesItsSiblingsAlone) {
+  const Request request = prompt_of(some_ids(80, 1));
+  std::vector<std::vector<TokenEvent>> alone;
+  Recorder recorder;
+  const auto engine = open_engine(tiny_options(), recorder);
+  std::vector<RequestId> ids;
+  for (uint32_t choice = 0; choice < 6; ++choice) {
+    Request each = request;
+    each.sampling.choice_idx = choice;
+    alone.push_back(cold_answer(each));
+    ids.push_back(engine->submit(each).value());
+  }
+  engine->cancel(ids[0]);
+  engine->cancel(ids[3]);
+  for (const size_t choice : {1u, 2u, 4u, 5u}) {
+    expect_same_answer(alone[choice], recorder.wait(ids[choice]));
+  }
+  EXPECT_NE(token_ids(alone[1]), token_ids(alone[2]));
+}
+
+TEST(PrefixSharingSlow, S13TwoLengthsAtOnceNeverDiverge) {
+  const Request requests[] = {prompt_of(some_ids(40, 1)), prompt_of(some_ids(80, 1))};
+  const std::vector<TokenEvent> alone[] = {cold_answer(requests[0]), cold_answer(requests[1])};
+  Recorder recorder;
+  const auto engine = open_engine(tiny_options(), recorder);
+  for (int run = 0; run < 1000; ++run) {
+    const RequestId ids[] = {engine->submit(requests[0]).value(),
+                             engine->submit(requests[1]).value()};
+    for (size_t i = 0; i < 2; ++i) expect_same_answer(alone[i], recorder.wait(ids[i]));
+  }
 }
 
 }  // namespace

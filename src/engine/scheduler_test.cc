@@ -133,7 +133,7 @@ TEST_F(SchedulerTest, LowerPriorityNumberOvertakesInTheQueue) {
   EXPECT_EQ(step().scheduled[0].request(), 3u);
 }
 
-TEST_F(SchedulerTest, OldEnoughRequestIsNotOvertakenByPriority) {
+TEST_F(SchedulerTest, S11OldEnoughRequestIsNotOvertakenByPriority) {
   start(limits_of(1, 8), 64);
   submit(1, 2, 3);
   submit(2, 2, 1, 1);
@@ -167,7 +167,7 @@ TEST_F(SchedulerTest, LastInOrderIsPreemptedAndComputedAgain) {
   EXPECT_EQ(state_->blocks().num_used(), 0);
 }
 
-TEST_F(SchedulerTest, CancelTakesEffectInTheSameCallInEveryState) {
+TEST_F(SchedulerTest, S3CancelTakesEffectInTheSameCallInEveryState) {
   start(limits_of(1, 4), 64);
   submit(1, 2, 10);
   submit(2, 2, 10);  // waits
@@ -184,7 +184,7 @@ TEST_F(SchedulerTest, CancelTakesEffectInTheSameCallInEveryState) {
   EXPECT_EQ(state_->blocks().num_used(), 0);
 }
 
-TEST_F(SchedulerTest, FinishBeatsACancelOfTheSameStep) {
+TEST_F(SchedulerTest, S5FinishBeatsACancelOfTheSameStep) {
   start(limits_of(1, 4), 64);
   submit(1, 2, 1);
   step();
@@ -203,7 +203,7 @@ TEST_F(SchedulerTest, PromptLogitsAreChunkedToTheWorkspace) {
   EXPECT_TRUE(last.scheduled[0].samples);
 }
 
-TEST_F(SchedulerTest, ExactlyPoolSizedRequestRunsAlone) {
+TEST_F(SchedulerTest, S1ExactlyPoolSizedRequestRunsAlone) {
   start(limits_of(4, 64), 4);
   EXPECT_TRUE(state_->fits(16));
   EXPECT_FALSE(state_->fits(17));
@@ -213,7 +213,21 @@ TEST_F(SchedulerTest, ExactlyPoolSizedRequestRunsAlone) {
   EXPECT_TRUE(state_->idle());
 }
 
-TEST_F(SchedulerTest, ShortPromptsStartWhileHugeOnesAreComputed) {
+TEST_F(SchedulerTest, S2TinyPoolsFinishEveryRequestAndAdvanceInEveryStep) {
+  for (int64_t num_blocks = 1; num_blocks <= 8; ++num_blocks) {
+    start(limits_of(16, 32), num_blocks, num_blocks % 2 == 0);
+    for (RequestId request = 1; request <= 64; ++request) {
+      const auto num_prompt_tokens = static_cast<int64_t>(request) % (num_blocks * 3) + 1;
+      submit(request, num_prompt_tokens, num_blocks * 4 - num_prompt_tokens);
+    }
+    int64_t num_steps = 0;
+    while (step().num_tokens > 0) ASSERT_LT(++num_steps, 64 * 32) << num_blocks << " blocks";
+    EXPECT_TRUE(state_->idle()) << num_blocks << " blocks";
+    EXPECT_EQ(state_->blocks().num_used(), 0);
+  }
+}
+
+TEST_F(SchedulerTest, S10ShortPromptsStartWhileHugeOnesAreComputed) {
   constexpr int64_t kHuge = 900'000;
   start(limits_of(128, 512, 128), 1 << 19);
   submit(1, kHuge, 8);
@@ -323,7 +337,7 @@ TEST_F(SchedulerTest, PlanTakenBackLeavesNothing) {
   EXPECT_EQ(step().scheduled[0].begin, 5);
 }
 
-TEST_F(SchedulerTest, ResultsOfAnEndedSequenceAreIgnored) {
+TEST_F(SchedulerTest, S4ResultsOfAnEndedSequenceAreIgnored) {
   start(limits_of(4, 8), 64);
   submit(1, 4, 9);
   const SchedulerOutput first = plan();
@@ -405,7 +419,7 @@ TEST_F(SchedulerTest, PromptLogitsTakeNoHits) {
   EXPECT_EQ(state_->num_cache_queries(), 17);
 }
 
-TEST_F(SchedulerTest, PreemptedSequenceResumesFromTheCache) {
+TEST_F(SchedulerTest, S6PreemptedSequenceResumesFromTheCache) {
   start(limits_of(4, 64), 8, true);
   submit(1, 4, 20);
   submit(2, 4, 20);

@@ -69,7 +69,7 @@ TEST_F(BlockSharingTest, SharedBlockIsFreeAfterItsLastHolder) {
   check({});
 }
 
-TEST_F(BlockSharingTest, DivergingInsideABlockSharesNothingOfIt) {
+TEST_F(BlockSharingTest, S8DivergingInsideABlockSharesNothingOfIt) {
   BlockTable first = computed(counting(0, 8));
   Ids other = counting(0, 8);
   other[6] = 99;
@@ -79,7 +79,7 @@ TEST_F(BlockSharingTest, DivergingInsideABlockSharesNothingOfIt) {
   check({&first, &second});
 }
 
-TEST_F(BlockSharingTest, SaltsShareNothing) {
+TEST_F(BlockSharingTest, S18SaltsShareNothing) {
   BlockTable first = computed(counting(0, 8), "alice");
   EXPECT_EQ(num_matched(counting(0, 8), "bob"), 0u);
   EXPECT_EQ(num_matched(counting(0, 8)), 0u);
@@ -104,7 +104,7 @@ TEST_F(BlockSharingTest, LongestIdleIsEvictedFirstAndChildrenBeforeParents) {
   check({&third});
 }
 
-TEST_F(BlockSharingTest, HeldBlocksAreNeverEvicted) {
+TEST_F(BlockSharingTest, S9HeldBlocksAreNeverEvicted) {
   BlockTable first = computed(counting(0, 16));
   BlockTable second = computed(counting(50, 16));
   BlockTable third;
@@ -127,7 +127,7 @@ TEST_F(BlockSharingTest, SameContentComputedTwiceEndsInOneBlock) {
   check({&first, &second});
 }
 
-TEST_F(BlockSharingTest, ForgottenContentAndWhatContinuesItIsNotFound) {
+TEST_F(BlockSharingTest, S19ForgottenContentAndWhatContinuesItIsNotFound) {
   BlockTable first = computed(counting(0, 8));
   Ids longer = counting(0, 16);
   longer[14] = 99;
@@ -155,7 +155,7 @@ TEST(PrefixCacheTest, OffFindsNothing) {
   EXPECT_EQ(manager.num_cached(), 0);
 }
 
-TEST(PrefixCacheTest, CollidingHashesNeverGiveAWrongBlock) {
+TEST(PrefixCacheTest, S7CollidingHashesNeverGiveAWrongBlock) {
   // One bit: every block collides with half of the others.
   PrefixCache cache(64, 2, {.enabled = true, .seed = 1, .hash_bits = 1});
   SplitMix64 random(5);
