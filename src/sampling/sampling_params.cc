@@ -61,6 +61,18 @@ Status check_logit_bias(const SamplingParams& params, const SamplingLimits& limi
   return {};
 }
 
+// Known before the first token: a mask that leaves none could only fail later.
+bool leaves_a_token(const SamplingParams& params, const SamplingLimits& limits) {
+  std::unordered_set<int32_t> banned;
+  for (const std::vector<int32_t>& sequence : params.bad_token_ids) {
+    if (sequence.size() == 1) banned.insert(sequence.front());
+  }
+  const std::vector<int32_t>& allowed = params.allowed_token_ids;
+  if (allowed.empty()) return static_cast<int64_t>(banned.size()) < limits.vocab_size;
+  return std::any_of(allowed.begin(), allowed.end(),
+                     [&banned](int32_t id) { return banned.count(id) == 0; });
+}
+
 Status check_masks(const SamplingParams& params, const SamplingLimits& limits) {
   if (params.allowed_token_ids.size() > static_cast<size_t>(limits.vocab_size)) {
     return bad_usage(str("allowed_token_ids has ", params.allowed_token_ids.size(), " ids for ",
@@ -82,6 +94,9 @@ Status check_masks(const SamplingParams& params, const SamplingLimits& limits) {
     for (const int32_t id : sequence) {
       SLIPSTREAM_RETURN_IF_ERROR(check_id("bad_token_ids", id, limits));
     }
+  }
+  if (!leaves_a_token(params, limits)) {
+    return bad_usage("the tokens that are banned or not allowed leave none to choose from");
   }
   return {};
 }

@@ -85,6 +85,24 @@ TEST(SamplingParamsTest, MasksNameTokensAndHaveLimits) {
   expect_accepted([](auto& p) { p.bad_token_ids.assign(1024, std::vector<int32_t>(128, 0)); });
 }
 
+TEST(SamplingParamsTest, MasksLeaveAToken) {
+  std::vector<std::vector<int32_t>> all_but_one(99);
+  for (int32_t id = 0; id < 99; ++id) all_but_one[static_cast<size_t>(id)] = {id};
+  expect_accepted([&](auto& p) { p.bad_token_ids = all_but_one; });
+  expect_accepted([&](auto& p) {
+    p.bad_token_ids = all_but_one;
+    p.allowed_token_ids = {4, 99};
+  });
+  expect_refused("leave none", [&](auto& p) {
+    p.bad_token_ids = all_but_one;
+    p.allowed_token_ids = {4, 5};
+  });
+  expect_refused("leave none", [&](auto& p) {
+    p.bad_token_ids = all_but_one;
+    p.bad_token_ids.push_back({99});
+  });
+}
+
 TEST(SamplingParamsTest, LengthsAreCheckedAgainstEachOther) {
   expect_refused("max_tokens", [](auto& p) { p.max_tokens = 0; });
   expect_refused("max_tokens", [](auto& p) { p.max_tokens = -1; });
