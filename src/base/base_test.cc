@@ -35,6 +35,13 @@ TEST(Json, DepthIsBoundedBeforeParsing) {
   EXPECT_TRUE(parse_json("\"" + std::string(500, '[') + "\"", "text").ok());
 }
 
+TEST(Json, ZeroByteIsNoEnd) {
+  for (const std::string_view text : {std::string_view("{}\0", 3), std::string_view("{}\0}", 4),
+                                      std::string_view("{\"a\":\"\0\"}", 9)}) {
+    EXPECT_FALSE(parse_json(text, "t").ok());
+  }
+}
+
 TEST(Json, SizeIsBounded) {
   JsonLimits limits;
   limits.max_bytes = 10;

@@ -74,6 +74,10 @@ Result<Json> parse_json(std::string_view text, const std::string& what, JsonLimi
   if (text.size() > limits.max_bytes) {
     return failed(str(what, ": larger than the limit of ", human_bytes(limits.max_bytes)));
   }
+  // The parser would take a zero byte for the end and never look at what follows.
+  if (text.find('\0') != std::string_view::npos) {
+    return failed(str(what, ": not valid JSON: a zero byte"));
+  }
   if (too_deep(text, limits.max_depth)) {
     return failed(str(what, ": JSON nested deeper than ", limits.max_depth));
   }
