@@ -18,7 +18,7 @@
 namespace slipstream {
 namespace {
 
-constexpr size_t kMaxShownBytes = 120;  // of a label or path that a client chose
+constexpr size_t kMaxShownBytes = 128;  // of a label or path that a client chose: whole ids
 constexpr int kStallMs = 200;           // how often a stalled reader is asked again
 
 std::string utc_now() {

@@ -227,7 +227,11 @@ void add_messages_rows(std::vector<ParamRow>& rows, const ServerLimits& limits) 
       {"stop_sequences", kMessagesApi, "stopping",
        "Strings that end the answer; they are not part of its text."},
       {{"type", "array"}, {"items", {{"type", "string"}}}, {"maxItems", limits.max_stop_strings}},
-      [](ParsedParams& parsed, const ParamEnv& env, const Json& value) {
+      [](ParsedParams& parsed, const ParamEnv& env, const Json& value) -> ParamError {
+        if (!value.is_array()) {
+          return invalid_request(
+              str("stop_sequences is ", value.type_name(), "; it must be an array of strings"));
+        }
         return read_stop_strings("stop_sequences", parsed, env, value);
       }));
   const char* group = "unsupported";

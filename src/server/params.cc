@@ -228,6 +228,9 @@ const Json* member_of(const Json& object, const char* name) {
 ApiResult<Json> parse_body(std::string_view body, const ServerLimits& limits) {
   if (body.empty()) return invalid_request("the body is empty; send a JSON object");
   if (!utf8_valid(body)) return invalid_request("the body is not valid UTF-8");
+  if (starts_with(body, "\xEF\xBB\xBF")) {
+    return invalid_request("the body begins with a byte order mark; send plain UTF-8");
+  }
   if (count_commas(body) > limits.max_json_values) {
     return invalid_request(str("the body holds more than ", limits.max_json_values, " values"));
   }
