@@ -149,6 +149,8 @@ std::vector<std::shared_ptr<HttpConnection>> AsioHttpServer::all_connections() c
 }
 
 Result<tcp::endpoint> AsioHttpServer::resolve() {
+  // The resolver would take it for every address there is.
+  if (shared_.options.host.empty()) return bad_usage("--host is empty; give an address");
   const auto port = static_cast<uint16_t>(shared_.options.port);
   error_code ec;
   const asio::ip::address address = asio::ip::make_address(shared_.options.host, ec);

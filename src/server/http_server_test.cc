@@ -427,7 +427,7 @@ TEST(HttpServer, AtShutdownEveryUnfinishedResponseHasItsEnd) {
   server.on_loop([&] { EXPECT_TRUE(server.server().all_answered()); });
 }
 
-TEST(HttpServer, ABusyPortIsOneLineThatNamesTheFix) {
+TEST(HttpServer, ABusyPortAndAnEmptyHostAreOneLineThatNamesTheFix) {
   TestServer server({});
   HttpServerOptions options;
   options.port = server.port();
@@ -439,6 +439,11 @@ TEST(HttpServer, ABusyPortIsOneLineThatNamesTheFix) {
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.status().exit_code(), 1);
   EXPECT_TRUE(contains(second.status().message(), "--port"));
+  // An empty host is not every host.
+  options = {};
+  options.port = 0;
+  options.host = "";
+  EXPECT_EQ(HttpServer::create(options, app).status().exit_code(), 2);
 }
 
 TEST(HttpServer, WorkIsPostedFromAnyThreadAndTimersRunInOrderOrNotAtAll) {
