@@ -16,6 +16,8 @@ namespace {
 
 constexpr int64_t kDefaultCompletionTokens = 16;
 constexpr int64_t kMaxDeadlineMs = 86'400'000;
+// About a tenth of a second; one object of 6,000 members.
+constexpr int64_t kMaxKeyComparisons = 20'000'000;
 constexpr size_t kMaxNamedUnknownFields = 8;
 
 std::optional<ApiError> resolve_max_tokens(ParsedParams& parsed, ApiEndpoint endpoint) {
@@ -92,20 +94,37 @@ std::optional<ApiError> finish(ParsedParams& parsed, ApiEndpoint endpoint) {
   return resolve_logprobs(parsed, endpoint);
 }
 
-// Commas outside strings: about as many as there are values.
-int64_t count_commas(std::string_view body) {
-  int64_t count = 0;
+// What a body costs to parse, from its text alone.
+struct BodyCost {
+  int64_t num_commas = 0;           // about as many as there are values
+  int64_t num_key_comparisons = 0;  // objects keep the order of their members and search them
+};
+
+// A body nested deeper than `max_depth` is not read to its end: it is refused anyway.
+BodyCost cost_of(std::string_view body, int32_t max_depth) {
+  BodyCost cost;
+  std::vector<int64_t> num_members;  // of the objects and arrays that are open
   bool in_string = false;
   for (size_t at = 0; at < body.size(); ++at) {
-    if (body[at] == '"') {
+    const char c = body[at];
+    if (c == '"') {
       in_string = !in_string;
     } else if (in_string) {
-      if (body[at] == '\\') ++at;
-    } else if (body[at] == ',') {
-      ++count;
+      if (c == '\\') ++at;
+    } else if (c == ',') {
+      ++cost.num_commas;
+    } else if (c == '{' || c == '[') {
+      num_members.push_back(0);
+      if (std::ssize(num_members) > max_depth) break;
+    } else if (num_members.empty()) {
+      continue;
+    } else if (c == '}' || c == ']') {
+      num_members.pop_back();
+    } else if (c == ':') {
+      cost.num_key_comparisons += num_members.back()++;
     }
   }
-  return count;
+  return cost;
 }
 
 const char* type_name(const Json& schema) {
@@ -231,8 +250,12 @@ ApiResult<Json> parse_body(std::string_view body, const ServerLimits& limits) {
   if (starts_with(body, "\xEF\xBB\xBF")) {
     return invalid_request("the body begins with a byte order mark; send plain UTF-8");
   }
-  if (count_commas(body) > limits.max_json_values) {
+  const BodyCost cost = cost_of(body, limits.max_json_depth);
+  if (cost.num_commas > limits.max_json_values) {
     return invalid_request(str("the body holds more than ", limits.max_json_values, " values"));
+  }
+  if (cost.num_key_comparisons > kMaxKeyComparisons) {
+    return invalid_request("the body has objects with too many members");
   }
   JsonLimits json_limits;
   json_limits.max_bytes = static_cast<uint64_t>(limits.max_body_bytes);

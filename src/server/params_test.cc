@@ -297,6 +297,9 @@ TEST_F(ParamsTest, H15H16BodiesThatAreNoStrictJsonAre400) {
     ASSERT_FALSE(parsed.ok()) << body.substr(0, 40);
     EXPECT_EQ(parsed.error().status, 400);
   }
+  std::string crowded = "{\"k\":0";
+  for (int idx = 0; idx < 100'000; ++idx) crowded += str(",\"", idx, "\":0");
+  EXPECT_EQ(parse_body(crowded + "}", limits).error().status, 400);
   // Commas in text are no values; U+0000 is a character.
   EXPECT_TRUE(parse_body("{\"a\":\"" + std::string(1'100'000, ',') + "\\u0000\"}", limits).ok());
   const Json list = Json::array();
