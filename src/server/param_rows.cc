@@ -21,6 +21,7 @@ constexpr size_t kMaxMetadataKeyBytes = 64;
 constexpr size_t kMaxMetadataValueBytes = 512;
 constexpr size_t kMaxBadWords = 64;
 constexpr size_t kMaxBadWordBytes = 256;
+constexpr size_t kMaxBadWordTokens = 128;  // what the engine takes
 constexpr size_t kMaxTemplateKwargsBytes = 16 << 10;
 
 // --- Setters of the fields that are more than one number ---
@@ -106,6 +107,10 @@ Error set_bad_words(ParsedParams& parsed, const ParamEnv& env, const Json& value
       Result<std::vector<int32_t>> ids = env.tokenizer->encode(spelling, options);
       if (!ids.ok()) return invalid_request(ids.status().message());
       if (ids->empty()) continue;
+      if (ids->size() > kMaxBadWordTokens) {
+        return invalid_request(
+            str("bad_words has a string of ", ids->size(), " tokens; at most ", kMaxBadWordTokens));
+      }
       if (std::find(banned.begin(), banned.end(), ids.value()) == banned.end()) {
         banned.push_back(std::move(ids).value());
       }
