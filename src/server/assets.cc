@@ -6,6 +6,9 @@
 #include <string>
 #include <utility>
 
+#include "base/strings.h"
+#include "server/errors.h"
+
 namespace slipstream {
 namespace {
 
@@ -77,14 +80,18 @@ HttpResponse serve_asset(const Asset& asset, const HttpRequest& request) {
 
 std::vector<Route> web_routes() {
   std::vector<Route> routes;
-  for (const Asset& asset : embedded_assets()) {
+  // One route for all assets: metrics and logs name the route, and the files are of no interest.
+  for (const char* path : {"/", "/assets/{path}"}) {
     Route route;
     route.method = "GET";
-    route.path = asset.path;
+    route.path = path;
     route.needs_key = false;
     route.needs_engine = false;
-    route.handler = [&asset](HttpRequest request, std::shared_ptr<ResponseWriter> writer) {
-      writer->send(serve_asset(asset, request));
+    route.handler = [](HttpRequest request, std::shared_ptr<ResponseWriter> writer) {
+      for (const Asset& asset : embedded_assets()) {
+        if (asset.path == request.path) return writer->send(serve_asset(asset, request));
+      }
+      writer->send(error_response(not_found(str("no asset ", quote(request.path)))));
     };
     routes.push_back(std::move(route));
   }

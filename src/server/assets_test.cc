@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
+#include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace slipstream {
 namespace {
@@ -41,11 +44,42 @@ TEST(Assets, ThePageAndAllItsScriptsAreThere) {
 
 TEST(Assets, TheStaticPagesNeedNeitherAKeyNorAnEngine) {
   const std::vector<Route> routes = web_routes();
-  EXPECT_EQ(routes.size(), embedded_assets().size());
+  ASSERT_EQ(routes.size(), 2u);
   for (const Route& route : routes) {
     EXPECT_EQ(route.method, "GET");
     EXPECT_FALSE(route.needs_key) << route.path;
     EXPECT_FALSE(route.needs_engine) << route.path;
+  }
+}
+
+// Keeps what a handler sends.
+class KeepingWriter : public ResponseWriter {
+ public:
+  void send(HttpResponse response) override { sent = std::move(response); }
+  void begin_stream(HttpResponse) override { FAIL(); }
+  void write(std::string_view) override { FAIL(); }
+  void end() override { FAIL(); }
+  bool closed() const override { return false; }
+  void on_close(std::function<void(CloseReason)>) override {}
+  HttpResponse sent;
+};
+
+TEST(Assets, EveryAssetIsServedUnderItsPathAndNothingElseIs) {
+  const auto get = [](std::string path) {
+    HttpRequest request;
+    request.path = std::move(path);
+    const auto writer = std::make_shared<KeepingWriter>();
+    web_routes().back().handler(request, writer);
+    return writer->sent;
+  };
+  for (const Asset& asset : embedded_assets()) {
+    const HttpResponse response = get(std::string(asset.path));
+    EXPECT_EQ(response.status, 200) << asset.path;
+    EXPECT_EQ(response.body, asset.bytes) << asset.path;
+  }
+  for (const char* path : {"/assets/", "/assets/nope.js", "/assets/../playground/main.js",
+                           "/assets/playground/main.js/", "/assets/%2e%2e/etc/passwd"}) {
+    EXPECT_EQ(get(path).status, 404) << path;
   }
 }
 

@@ -7,6 +7,7 @@ import { activePath, addMessage, branchOf, leafId, promptMessages, switchBranch 
 import { previewKind } from "./preview.js";
 
 const STICK_PX = 60; // this near the end counts as reading the end
+const LET_GO_MS = 300;
 const UP_KEYS = new Set(["ArrowUp", "PageUp", "Home"]);
 const FINISH_TEXT = {
   length: "cut at the token limit", stopped: "stopped", error: "failed", deadline: "out of time",
@@ -46,7 +47,11 @@ export class ChatView {
   // moves the position too.
   watchScrolling() {
     const { thread } = this;
-    const letGo = () => (this.stick = false);
+    let letGoAt = 0;
+    const letGo = () => {
+      this.stick = false;
+      letGoAt = performance.now();
+    };
     thread.addEventListener("wheel", (event) => event.deltaY < 0 && letGo(), { passive: true });
     thread.addEventListener("touchmove", letGo, { passive: true });
     thread.addEventListener("pointerdown", (event) => event.target === thread && letGo());
@@ -54,7 +59,9 @@ export class ChatView {
     let lastTop = 0;
     thread.addEventListener("scroll", () => {
       const left = thread.scrollHeight - thread.scrollTop - thread.clientHeight;
-      if (left < STICK_PX && thread.scrollTop >= lastTop) this.stick = true;
+      // The event of a position that the page set may come after the hand has moved.
+      const settled = performance.now() - letGoAt > LET_GO_MS;
+      if (settled && left < STICK_PX && thread.scrollTop >= lastTop) this.stick = true;
       lastTop = thread.scrollTop;
     }, { passive: true });
   }
