@@ -38,7 +38,13 @@ struct StepMark {
 // The sink's side of a run: one mark a step, and the news of the last end.
 class StepRecorder {
  public:
+  // The first sink call of a run waits here until all requests are submitted: an early one must
+  // not end before the last one runs.
   void record(std::span<const TokenEvent> events) {
+    if (marks_.empty()) {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [this] { return !held_; });
+    }
     StepMark mark;
     mark.cpu_ns = thread_cpu_ns();
     for (const TokenEvent& event : events) {
@@ -51,14 +57,20 @@ class StepRecorder {
       const std::lock_guard lock(mutex_);
       if (event.finish != FinishReason::kLength) error_ = "a request failed: " + event.error;
       ++num_ended_;
-      ended_.notify_one();
+      changed_.notify_all();
     }
+  }
+
+  void hold(bool held) {
+    const std::lock_guard lock(mutex_);
+    held_ = held;
+    changed_.notify_all();
   }
 
   // Waits for `num_requests` ends; then the engine is idle and the marks are the caller's.
   Result<std::vector<StepMark>> take(int64_t num_requests) {
     std::unique_lock lock(mutex_);
-    ended_.wait(lock, [&] { return num_ended_ >= num_requests; });
+    changed_.wait(lock, [&] { return num_ended_ >= num_requests; });
     num_ended_ = 0;
     if (!error_.empty()) return failed(error_);
     return std::exchange(marks_, {});
@@ -67,7 +79,8 @@ class StepRecorder {
  private:
   std::vector<StepMark> marks_;  // the engine's thread, until the last end
   std::mutex mutex_;             // guards the rest
-  std::condition_variable ended_;
+  std::condition_variable changed_;
+  bool held_ = false;
   int64_t num_ended_ = 0;
   std::string error_;
 };
@@ -96,11 +109,14 @@ Request make_request(const EngineBenchOptions& options, int64_t vocab_size, int6
 
 Result<StepSamples> run_repeat(Engine& engine, StepRecorder& recorder,
                                const EngineBenchOptions& options, int repeat_idx) {
-  for (int64_t seq_idx = 0; seq_idx < options.num_seqs; ++seq_idx) {
-    SLIPSTREAM_RETURN_IF_ERROR(
-        engine.submit(make_request(options, engine.model().vocab_size, seq_idx, repeat_idx))
-            .status());
+  Status submitted;
+  recorder.hold(true);
+  for (int64_t seq_idx = 0; seq_idx < options.num_seqs && submitted.ok(); ++seq_idx) {
+    submitted = engine.submit(make_request(options, engine.model().vocab_size, seq_idx, repeat_idx))
+                    .status();
   }
+  recorder.hold(false);
+  SLIPSTREAM_RETURN_IF_ERROR(submitted);
   SLIPSTREAM_ASSIGN_OR_RETURN(const std::vector<StepMark> marks, recorder.take(options.num_seqs));
   StepSamples samples;
   for (size_t i = 1; i < marks.size(); ++i) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <numeric>
@@ -20,7 +21,33 @@ constexpr size_t kLanes = 16;
 constexpr size_t kSumBlock = 1024;
 // Rows are split into blocks whose largest values bound the k-th best from below.
 constexpr size_t kTopBlock = 32;
-constexpr size_t kFindBlock = 128;
+
+constexpr float kMasked = -std::numeric_limits<float>::infinity();
+
+// Vectors by name where compilers leave a loop over lanes scalar: maxima and searches.
+using Float4 = float __attribute__((vector_size(16)));
+using Int4 = int32_t __attribute__((vector_size(16)));
+constexpr size_t kVectors = kLanes / 4;
+
+Float4 load4(const float* values) {
+  Float4 vector;
+  std::memcpy(&vector, values, sizeof(vector));
+  return vector;
+}
+
+float largest(const std::array<Float4, kVectors>& vectors) {
+  float best = kMasked;
+  for (const Float4& vector : vectors) {
+    for (int lane = 0; lane < 4; ++lane) best = std::max(best, vector[lane]);
+  }
+  return best;
+}
+
+int32_t any_bits(const std::array<Int4, kVectors>& vectors) {
+  Int4 all = vectors[0];
+  for (size_t k = 1; k < kVectors; ++k) all |= vectors[k];
+  return all[0] | all[1] | all[2] | all[3];
+}
 
 // PlaceFinder sorts keys into buckets by their first bits, then the keys of one bucket by their
 // next ones, and so on: 11, 11 and 10 of 32.
@@ -54,49 +81,55 @@ size_t crossing(std::span<const double> buckets, double wanted, double& sum) {
 
 }  // namespace
 
-Status check_logits(std::span<const float> logits) {
-  // x * 0 is 0 for a finite x and NaN otherwise.
-  std::array<float, kLanes> lanes{};
+Result<float> checked_max(std::span<const float> logits) {
+  // x * 0 is a zero for a finite x and NaN otherwise, so any bit but the sign tells.
+  std::array<Float4, kVectors> best;
+  std::array<Int4, kVectors> bits{};
+  best.fill(Float4{} + kMasked);
   size_t i = 0;
   for (; i + kLanes <= logits.size(); i += kLanes) {
-    for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += logits[i + lane] * 0.0f;
-  }
-  float sum = 0.0f;
-  for (const float lane : lanes) sum += lane;
-  for (; i < logits.size(); ++i) sum += logits[i] * 0.0f;
-  if (sum == 0.0f) return {};
-  for (size_t id = 0; id < logits.size(); ++id) {
-    if (std::isnan(logits[id])) return failed(str("the logit of token ", id, " is not a number"));
-    if (logits[id] == std::numeric_limits<float>::infinity()) {
-      return failed(str("the logit of token ", id, " is infinite"));
+    for (size_t k = 0; k < kVectors; ++k) {
+      const Float4 x = load4(&logits[i + 4 * k]);
+      bits[k] |= std::bit_cast<Int4>(x * 0.0f);
+      best[k] = x > best[k] ? x : best[k];
     }
   }
-  return {};
+  float max = largest(best);
+  int32_t all_bits = any_bits(bits);
+  for (; i < logits.size(); ++i) {
+    all_bits |= std::bit_cast<int32_t>(logits[i] * 0.0f);
+    max = std::max(max, logits[i]);
+  }
+  if ((all_bits & 0x7FFFFFFF) == 0) return max;
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (std::isnan(logits[id])) return failed(str("the logit of token ", id, " is not a number"));
+    if (logits[id] == -kMasked) return failed(str("the logit of token ", id, " is infinite"));
+  }
+  return max;
 }
 
 float max_logit(std::span<const float> logits) {
-  constexpr float kLowest = -std::numeric_limits<float>::infinity();
-  std::array<float, kLanes> lanes;
-  lanes.fill(kLowest);
+  std::array<Float4, kVectors> best;
+  best.fill(Float4{} + kMasked);
   size_t i = 0;
   for (; i + kLanes <= logits.size(); i += kLanes) {
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-      lanes[lane] = logits[i + lane] > lanes[lane] ? logits[i + lane] : lanes[lane];
+    for (size_t k = 0; k < kVectors; ++k) {
+      const Float4 x = load4(&logits[i + 4 * k]);
+      best[k] = x > best[k] ? x : best[k];
     }
   }
-  float best = kLowest;
-  for (const float lane : lanes) best = std::max(best, lane);
-  for (; i < logits.size(); ++i) best = std::max(best, logits[i]);
-  return best;
+  float max = largest(best);
+  for (; i < logits.size(); ++i) max = std::max(max, logits[i]);
+  return max;
 }
 
 int32_t find_logit(std::span<const float> logits, float logit) {
-  // Block by block: a loop that may leave at any element is not vectorised.
+  const Float4 wanted = Float4{} + logit;
   size_t begin = 0;
-  for (; begin + kFindBlock <= logits.size(); begin += kFindBlock) {
-    int num_equal = 0;
-    for (size_t i = 0; i < kFindBlock; ++i) num_equal += logits[begin + i] == logit ? 1 : 0;
-    if (num_equal > 0) break;
+  for (; begin + kLanes <= logits.size(); begin += kLanes) {
+    std::array<Int4, kVectors> equal;
+    for (size_t k = 0; k < kVectors; ++k) equal[k] = load4(&logits[begin + 4 * k]) == wanted;
+    if (any_bits(equal) != 0) break;
   }
   while (begin < logits.size() && logits[begin] != logit) ++begin;
   SLIPSTREAM_CHECK(begin < logits.size(), "the logit is in the row");

@@ -1,7 +1,7 @@
 // Pure functions over one row of logits: what every part of sampling is made of.
 //
 // Sums run in one fixed order, so a row gives the same bits whatever is around it. NaN and
-// infinities are the caller's to exclude first (check_logits); a masked token is -infinity.
+// infinities are the caller's to exclude first (checked_max); a masked token is -infinity.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +14,11 @@
 
 namespace slipstream {
 
-// An error when a logit is NaN or +infinity.
-Status check_logits(std::span<const float> logits);
+// The largest logit; -infinity when every token is masked. An error when a logit is NaN or
+// +infinity.
+Result<float> checked_max(std::span<const float> logits);
 
-// The largest logit; -infinity when every token is masked.
+// The same of a row that was checked.
 float max_logit(std::span<const float> logits);
 
 // The lowest id that has this logit; one must.

@@ -64,7 +64,7 @@ struct Best {
 }  // namespace
 
 Result<Sample> Sampler::sample(std::span<float> logits, const SampleRequest& request) {
-  SLIPSTREAM_RETURN_IF_ERROR(check_logits(logits));
+  SLIPSTREAM_ASSIGN_OR_RETURN(float max, checked_max(logits));
   const SamplingParams& params = request.params;
   std::span<const float> raw = logits;
   if (request.pipeline.active()) {
@@ -73,8 +73,8 @@ Result<Sample> Sampler::sample(std::span<float> logits, const SampleRequest& req
       raw = raw_logits_;
     }
     request.pipeline.apply(logits);
+    max = max_logit(logits);
   }
-  const float max = max_logit(logits);
   if (!std::isfinite(max)) return failed("no token is left to choose from");
 
   Sample sample;
@@ -88,7 +88,7 @@ Result<Sample> Sampler::sample(std::span<float> logits, const SampleRequest& req
 
 Result<TokenLogprobs> Sampler::logprobs(std::span<const float> logits, int32_t id,
                                         int32_t num_top) {
-  SLIPSTREAM_RETURN_IF_ERROR(check_logits(logits));
+  SLIPSTREAM_RETURN_IF_ERROR(checked_max(logits).status());
   return token_logprobs(logits, id, num_top, top_tokens_);
 }
 
