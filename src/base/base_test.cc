@@ -42,6 +42,32 @@ TEST(Json, ZeroByteIsNoEnd) {
   }
 }
 
+// Quadratic time would be an hour here.
+TEST(Json, ManyObjectsAndManyKeysTakeLinearTime) {
+  std::string objects = "[{}";
+  std::string keys = "{\"first\":1";
+  for (int i = 0; i < 1'000'000; ++i) objects += ",{}";
+  for (int i = 0; i < 500'000; ++i) keys += str(",\"k", i, "\":", i);
+  EXPECT_EQ(parse_json(objects + "]", "t").value().size(), 1'000'001u);
+  const Json object = parse_json(keys + "}", "t").value();
+  EXPECT_EQ(object.size(), 500'001u);
+  EXPECT_EQ(object.begin().key(), "first");
+  EXPECT_FALSE(parse_json(keys + ",\"k7\":1}", "t").ok());
+}
+
+TEST(Json, ValuesAreBuiltInTheirPlaces) {
+  const char* text = R"({"a":[1,-2,3.5,"x",true,null,[],{}],"b":{"c":{"d":[[{"e":1}],2]},"f":3}})";
+  EXPECT_EQ(dump_json(parse_json(text, "t").value()), text);
+  for (const char* bare : {"1", "\"x\"", "null", "[]", "{}"}) {
+    EXPECT_EQ(dump_json(parse_json(bare, "t").value()), bare);
+  }
+  for (const char* bad : {"", "[", "{\"a\":", "{\"a\"}", "[1,]", "[1 2]", "1e999", "{}x", "tru"}) {
+    const auto parsed = parse_json(bad, "doc");
+    ASSERT_FALSE(parsed.ok()) << bad;
+    EXPECT_EQ(parsed.status().message().find("doc: not valid JSON: "), 0u);
+  }
+}
+
 TEST(Json, SizeIsBounded) {
   JsonLimits limits;
   limits.max_bytes = 10;

@@ -1,6 +1,7 @@
 #include "base/json.h"
 
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "base/strings.h"
@@ -8,30 +9,84 @@
 namespace slipstream {
 namespace {
 
-// Builds the value through nlohmann's own callback parser, stopping at excessive depth and at a
-// key seen twice in one object.
-class Guard {
+// Builds the value, and stops at a key seen twice in one object. The library's own builders take
+// quadratic time on hostile texts: they look at a whole array at the end of each of its objects,
+// and for each key through all keys before it.
+class Builder final : public nlohmann::json_sax<Json> {
  public:
-  explicit Guard(JsonLimits limits) : limits_(limits) {}
+  explicit Builder(const JsonLimits& limits) : limits_(limits) {}
 
-  bool operator()(int depth, nlohmann::detail::parse_event_t event, const Json& parsed) {
-    using Event = nlohmann::detail::parse_event_t;
-    if (!problem_.empty()) return false;
-    if (event == Event::object_start || event == Event::array_start) {
-      if (depth >= limits_.max_depth) problem_ = str("nested deeper than ", limits_.max_depth);
-      if (event == Event::object_start) keys_.emplace_back();
-    } else if (event == Event::object_end) {
-      if (!keys_.empty()) keys_.pop_back();
-    } else if (event == Event::key && limits_.reject_duplicate_keys && !keys_.empty()) {
-      const auto& key = parsed.get_ref<const std::string&>();
-      if (!keys_.back().insert(key).second) problem_ = str("key ", quote(key), " appears twice");
-    }
-    return problem_.empty();
+  bool null() override { return put(nullptr) != nullptr; }
+  bool boolean(bool value) override { return put(value) != nullptr; }
+  bool number_integer(int64_t value) override { return put(value) != nullptr; }
+  bool number_unsigned(uint64_t value) override { return put(value) != nullptr; }
+  bool number_float(double value, const std::string&) override { return put(value) != nullptr; }
+  bool string(std::string& value) override { return put(std::move(value)) != nullptr; }
+  bool binary(binary_t& value) override { return put(Json::binary(std::move(value))) != nullptr; }
+
+  bool start_object(size_t) override {
+    open_.push_back(put(Json::object()));
+    keys_.emplace_back();
+    return true;
   }
+  bool key(std::string& key) override {
+    if (!limits_.reject_duplicate_keys) {
+      member_ = &(*open_.back())[key];
+      return true;
+    }
+    if (!keys_.back().insert(key).second) {
+      problem_ = str("JSON key ", quote(key), " appears twice");
+      return false;
+    }
+    Json::object_t::Container& members = open_.back()->get_ref<Json::object_t&>();
+    members.emplace_back(std::move(key), nullptr);
+    member_ = &members.back().second;
+    return true;
+  }
+  bool end_object() override {
+    open_.pop_back();
+    keys_.pop_back();
+    return true;
+  }
+  bool start_array(size_t) override {
+    open_.push_back(put(Json::array()));
+    return true;
+  }
+  bool end_array() override {
+    open_.pop_back();
+    return true;
+  }
+  bool parse_error(size_t, const std::string&, const Json::exception& error) override {
+    // nlohmann's text carries the byte offset; its "[json.exception...]" prefix is dropped.
+    std::string_view message = error.what();
+    const size_t bracket = message.find("] ");
+    if (bracket != std::string_view::npos) message.remove_prefix(bracket + 2);
+    problem_ = str("not valid JSON: ", message);
+    return false;
+  }
+
   const std::string& problem() const { return problem_; }
+  Json take() { return std::move(root_); }
 
  private:
-  JsonLimits limits_;
+  // Places stay where they are while they are open: only the innermost container grows.
+  Json* put(Json value) {
+    Json* place = &root_;
+    if (!open_.empty() && open_.back()->is_array()) {
+      auto& elements = open_.back()->get_ref<Json::array_t&>();
+      elements.emplace_back();
+      place = &elements.back();
+    } else if (!open_.empty()) {
+      place = member_;
+    }
+    *place = std::move(value);
+    return place;
+  }
+
+  const JsonLimits limits_;
+  Json root_;
+  std::vector<Json*> open_;  // containers, outermost first
+  Json* member_ = nullptr;   // of the innermost object: where its next value goes
   std::vector<std::set<std::string>> keys_;
   std::string problem_;
 };
@@ -81,19 +136,14 @@ Result<Json> parse_json(std::string_view text, const std::string& what, JsonLimi
   if (too_deep(text, limits.max_depth)) {
     return failed(str(what, ": JSON nested deeper than ", limits.max_depth));
   }
-  Guard guard(limits);
+  Builder builder(limits);
   try {
-    Json value = Json::parse(text.begin(), text.end(),
-                             [&guard](int depth, nlohmann::detail::parse_event_t event,
-                                      Json& parsed) { return guard(depth, event, parsed); });
-    if (!guard.problem().empty()) return failed(str(what, ": JSON ", guard.problem()));
-    return value;
+    if (!Json::sax_parse(text.begin(), text.end(), &builder)) {
+      return failed(str(what, ": ", builder.problem()));
+    }
+    return builder.take();
   } catch (const nlohmann::json::exception& error) {
-    // nlohmann's text carries the byte offset; its "[json.exception...]" prefix is dropped.
-    std::string_view message = error.what();
-    const size_t bracket = message.find("] ");
-    if (bracket != std::string_view::npos) message.remove_prefix(bracket + 2);
-    return failed(str(what, ": not valid JSON: ", message));
+    return failed(str(what, ": not valid JSON: ", error.what()));
   }
 }
 
