@@ -21,6 +21,7 @@ constexpr std::string_view kPlainEnd = "\xEF\xB7\x91";      // U+FDD1
 constexpr std::string_view kFinalContent = "\xEF\xB7\x92";  // U+FDD2: where the last message ends
 constexpr std::string_view kMarkPrefix = "\xEF\xB7";
 constexpr size_t kMarkBytes = 3;
+constexpr size_t kMaxMessageFields = 64;  // each is looked for among those before it
 
 constexpr std::array<std::string_view, 5> kRoles = {"system", "developer", "user", "assistant",
                                                     "tool"};
@@ -117,6 +118,10 @@ ApiResult<Json> read_message(const Json& message, size_t message_idx, PlainText&
   if (!message.is_object()) {
     return message_error(message_idx, "",
                          str(" is ", message.type_name(), "; it must be an object"));
+  }
+  if (message.size() > kMaxMessageFields) {
+    return message_error(message_idx, "",
+                         str(" has ", message.size(), " fields; at most ", kMaxMessageFields));
   }
   const auto role = message.find("role");
   if (role == message.end() || !role->is_string()) {

@@ -149,6 +149,9 @@ TEST_F(PromptTest, P14MessagesAreCheckedAndErrorsNameThePlace) {
     EXPECT_EQ(error.status, 400) << messages;
     EXPECT_EQ(error.param, param) << messages;
   }
+  std::string wide = R"([{"role":"user","content":"x")";
+  for (int i = 0; i < 63; ++i) wide += str(",\"k", i, "\":1");
+  EXPECT_EQ(refusal(wide + "}]").param, "messages[0]");
   Json many = Json::array();
   for (int idx = 0; idx < 100'000; ++idx) many.push_back({{"role", "user"}, {"content", "x"}});
   EXPECT_EQ(refusal(dump_json(many)).status, 400);
