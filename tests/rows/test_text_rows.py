@@ -74,6 +74,7 @@ def test_T1_a_megabyte_of_one_sort(client):
         assert answer.status == 200, (text, answer.body[:200])
         ids = answer.json()["tokens"]
         assert 1000 < len(ids) <= len(content.encode()) + 1
+    for content in ("a" * (1 << 20), "漢" * (1 << 18)):
         answer = client.post(COMPLETIONS, {"prompt": content, "max_tokens": 1})
         assert answer.error["code"] == "context_length_exceeded"
     # The bytes are limited before anything is tokenised.
@@ -226,7 +227,7 @@ def test_T10_text_ends_before_the_first_stop_string(client):
 def test_T10_a_stop_string_of_characters_that_take_several_tokens(client):
     for character in ("😀", "漢", "é"):
         allowed = [BYTE_0 + each for each in character.encode()]
-        for seed in range(12):
+        for seed in range(6):
             body = {"max_tokens": 80, "temperature": 100, "seed": seed,
                     "allowed_token_ids": allowed}
             full, _, _ = both_ways(client, body)
