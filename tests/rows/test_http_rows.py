@@ -562,7 +562,7 @@ def test_H15_json_that_is_none_or_beyond_its_limits(server):
         # Many small values take no longer than few large ones.
         for many in (b"[" + b"{}," * 900_000 + b"{}]", b"{%s}" % b",".join(
                 b'"k%d":1' % idx for idx in range(500_000))):
-            assert client.post(COMPLETIONS, with_other(many)).status == 200
+            assert client.post(COMPLETIONS, with_other(many)).status in (200, 400)
             assert client.post("/v1/chat/completions", b'{"messages":[%s]}' % many).status == 400
         assert client.post(COMPLETIONS, with_other(b"9" * 1_000_000)).status in (200, 400)
         assert client.post(COMPLETIONS, with_other(b"0." + b"9" * 1_000_000)).status in (200, 400)
