@@ -230,6 +230,18 @@ void EngineLoop::plan(StepPlan& plan) {
   build_batch(plan.output, state_.blocks().block_size(), plan.batch);
 }
 
+// False when some of the planned requests have ended.
+bool EngineLoop::find_active() {
+  active_.clear();
+  bool all_alive = true;
+  for (const ScheduledSequence& scheduled : current_.output.scheduled) {
+    const auto found = requests_.find(scheduled.request());
+    active_.push_back(found == requests_.end() ? nullptr : found->second.get());
+    all_alive = all_alive && active_.back() != nullptr;
+  }
+  return all_alive;
+}
+
 // Makes current_ a step that can run: what was planned ahead, less what has ended since, or else a
 // new plan that knows every result.
 void EngineLoop::make_ready() {
@@ -241,14 +253,16 @@ void EngineLoop::make_ready() {
     withdraw(state_, current_.output);
     current_.output = SchedulerOutput();
   }
-  if (!current_.output.scheduled.empty()) {
+  if (!find_active()) {
     keep_requests(current_, [this](RequestId id) { return alive(id); });
-    fill_pending(current_, [this](RequestId id) { return requests_.at(id)->last_token_id(); });
+    find_active();
   }
+  fill_pending(current_, [this](size_t seq_idx) { return active_[seq_idx]->last_token_id(); });
   if (!current_.output.scheduled.empty()) return;
   plan(current_);
   end_unscheduled(current_.output);
   ended_.clear();
+  find_active();
 }
 
 void EngineLoop::step() {
@@ -263,8 +277,8 @@ void EngineLoop::step() {
 
 void EngineLoop::run_planned() {
   const int64_t now_ns = steady_now_ns();
-  for (const ScheduledSequence& scheduled : current_.output.scheduled) {
-    requests_.at(scheduled.request())->step_begins(now_ns, scheduled.num_cached_tokens);
+  for (size_t seq_idx = 0; seq_idx < active_.size(); ++seq_idx) {
+    active_[seq_idx]->step_begins(now_ns, current_.output.scheduled[seq_idx].num_cached_tokens);
   }
   {
     const std::lock_guard lock(mutex_);
@@ -285,11 +299,15 @@ void EngineLoop::run_planned() {
 void EngineLoop::plan_jobs(const SchedulerOutput& output) {
   jobs_.clear();
   int64_t row = 0;
-  for (const ScheduledSequence& scheduled : output.scheduled) {
+  for (size_t seq_idx = 0; seq_idx < active_.size(); ++seq_idx) {
+    const ScheduledSequence& scheduled = output.scheduled[seq_idx];
     const int64_t first_row = row;
     row += scheduled.num_logit_rows;
-    if (!state_.current(scheduled.handle)) continue;
-    ActiveRequest& request = *requests_.at(scheduled.request());
+    if (!state_.current(scheduled.handle)) {
+      active_[seq_idx] = nullptr;
+      continue;
+    }
+    ActiveRequest& request = *active_[seq_idx];
     for (int64_t i = 0; i < scheduled.num_logit_rows; ++i) {
       RowJob job;
       job.row = first_row + i;
@@ -339,8 +357,9 @@ void EngineLoop::run_jobs(const TensorView& logits) {
 
 void EngineLoop::finish_step(const SchedulerOutput& output) {
   size_t job_idx = 0;
-  for (const ScheduledSequence& scheduled : output.scheduled) {
-    if (state_.current(scheduled.handle)) finish_sequence(scheduled, job_idx);
+  for (size_t seq_idx = 0; seq_idx < active_.size(); ++seq_idx) {
+    if (active_[seq_idx] == nullptr) continue;
+    finish_sequence(output.scheduled[seq_idx], *active_[seq_idx], job_idx);
   }
   SLIPSTREAM_CHECK(job_idx == jobs_.size(), "every job belongs to a sequence");
 }
@@ -357,8 +376,8 @@ Status EngineLoop::accept(ActiveRequest& request, Sample& sample, SchedulerEvent
   }
 }
 
-void EngineLoop::finish_sequence(const ScheduledSequence& scheduled, size_t& job_idx) {
-  ActiveRequest& request = *requests_.at(scheduled.request());
+void EngineLoop::finish_sequence(const ScheduledSequence& scheduled, ActiveRequest& request,
+                                 size_t& job_idx) {
   SchedulerEvent done;
   done.kind = SchedulerEvent::kStepDone;
   done.handle = scheduled.handle;
@@ -405,8 +424,9 @@ void EngineLoop::publish(const SchedulerOutput& output) {
   {
     const std::lock_guard lock(mutex_);
     num_unfinished_ -= num_ended;
-    stats_.num_waiting = state_.num_waiting();
-    stats_.num_running = std::ssize(requests_) - state_.num_waiting();
+    // A request that has just ended may still be in the scheduler's queue.
+    stats_.num_waiting = std::min<int64_t>(state_.num_waiting(), std::ssize(requests_));
+    stats_.num_running = std::ssize(requests_) - stats_.num_waiting;
     stats_.num_finished += num_ended;
     stats_.num_preemptions += std::exchange(num_preempted_, 0);
     if (output.num_tokens > 0) {

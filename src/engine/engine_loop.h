@@ -77,6 +77,7 @@ class EngineLoop {
   void add_events(Mail& mail);
   void step();
   void plan(StepPlan& plan);
+  bool find_active();
   void make_ready();
   void run_planned();
   bool alive(RequestId id) const { return requests_.contains(id); }
@@ -86,7 +87,7 @@ class EngineLoop {
   void run_jobs(const TensorView& logits);
   void run_job(RowJob& job, Sampler& sampler, std::span<float> row);
   void finish_step(const SchedulerOutput& output);
-  void finish_sequence(const ScheduledSequence& scheduled, size_t& job_idx);
+  void finish_sequence(const ScheduledSequence& scheduled, ActiveRequest& request, size_t& job_idx);
   Status accept(ActiveRequest& request, Sample& sample, SchedulerEvent& done);
   void emit(TokenEvent event);
   void publish(const SchedulerOutput& output);
@@ -113,6 +114,8 @@ class EngineLoop {
   StepPlan next_;                                 // planned while current_ runs
   int64_t num_preempted_ = 0;                     // not yet in stats_
   StepPlan current_;
+  // Of current_.output.scheduled, looked up once a step; null: ended, or its result is ignored.
+  std::vector<ActiveRequest*> active_;
   bool arrivals_ = false;  // since current_ was planned
   std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> requests_;
   // Until the events that borrow their prompts have been read.

@@ -183,6 +183,11 @@ TEST(EngineTest, StopIdsMinTokensAndLength) {
   EXPECT_EQ(std::ssize(token_ids(events)), first_at + 1);
   EXPECT_EQ(events.back().finish, FinishReason::kStop);
 
+  ASSERT_GT(first_at, 0);
+  request.sampling.min_tokens = 1;
+  EXPECT_EQ(std::ssize(token_ids(recorder.wait(engine->submit(request).value()))), first_at + 1)
+      << "what was generated counts";
+
   request.sampling.min_tokens = first_at + 2;
   events = recorder.wait(engine->submit(request).value());
   const std::vector<int32_t> ids = token_ids(events);
@@ -303,6 +308,18 @@ TEST(EngineTest, DeadlineEndsARequestThatRunsAndOneThatWaits) {
   EXPECT_TRUE(events[0].first);
   EXPECT_EQ(events[0].scheduled_ns, 0) << "it never ran";
   EXPECT_EQ(recorder.wait(patient).back().finish, FinishReason::kLength);
+}
+
+TEST(EngineTest, RequestThatArrivesDuringAStepIsInTheNextOne) {
+  Recorder recorder;
+  const auto engine = open_engine(tiny_options(), recorder);
+  recorder.hold();
+  const RequestId first = engine->submit(endless_request()).value();
+  recorder.wait_for_token(first);  // the next step is planned without the second
+  const RequestId second = engine->submit(endless_request()).value();
+  recorder.let_go();
+  recorder.wait(first);
+  EXPECT_EQ(recorder.wait(second)[0].time_ns, recorder.events(first)[1].time_ns);
 }
 
 TEST(EngineTest, FirstEventAndStatisticsSayWhatHappened) {

@@ -209,6 +209,7 @@ void SchedulerState::plan_decodes(SchedulerOutput& output) {
 
 // Half of the tokens go in the order of service, half to those who need the fewest.
 void SchedulerState::plan_prefills(SchedulerOutput& output) {
+  if (prefills_.empty()) return;
   int64_t num_left = limits_.max_num_batched_tokens - output.num_tokens;
   int64_t num_in_order = num_left - num_left / 2;
   std::vector<Prefill*> shortest_first;
@@ -219,8 +220,9 @@ void SchedulerState::plan_prefills(SchedulerOutput& output) {
     num_left -= prefill.num_granted;
     shortest_first.push_back(&prefill);
   }
-  std::stable_sort(shortest_first.begin(), shortest_first.end(),
-                   [](const Prefill* a, const Prefill* b) { return a->num_left < b->num_left; });
+  std::sort(shortest_first.begin(), shortest_first.end(), [](const Prefill* a, const Prefill* b) {
+    return a->num_left != b->num_left ? a->num_left < b->num_left : a < b;
+  });
   for (Prefill* const prefill : shortest_first) {
     const int64_t more = std::min(prefill->num_left - prefill->num_granted, num_left);
     prefill->num_granted += more;
@@ -292,7 +294,7 @@ bool SchedulerState::take_blocks(Sequence& sequence) {
 
 // Takes sequences from the queue and adds them to this step's prefills.
 void SchedulerState::admit(SchedulerOutput& output) {
-  // A step that had to preempt has no blocks to give away.
+  // Else who was preempted for want of a block would be back at once, and again without one.
   if (output.num_preempted > 0) return;
   while (!waiting_.empty() && num_running() < limits_.max_num_seqs &&
          output.num_tokens < limits_.max_num_batched_tokens) {

@@ -320,6 +320,16 @@ TEST_F(SchedulerTest, StepIsPlannedBeforeTheTokenItFollowsIsKnown) {
   EXPECT_TRUE(state_->idle());
 }
 
+TEST_F(SchedulerTest, PreemptedSequenceStaysOutForTheStep) {
+  start(limits_of(4, 8), 3);
+  submit(1, 4, 8);
+  submit(2, 4, 8);
+  plan();
+  const SchedulerOutput second = plan();  // the first takes the last block
+  EXPECT_EQ(second.num_preempted, 1);
+  EXPECT_EQ(tokens_of(second, 2), 0) << "without its pending token it would fit again";
+}
+
 TEST_F(SchedulerTest, PlanTakenBackLeavesNothing) {
   start(limits_of(4, 8), 64);
   submit(1, 4, 9);

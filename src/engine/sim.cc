@@ -8,12 +8,12 @@
 #include "base/random.h"
 #include "base/strings.h"
 #include "engine/scheduler.h"
+#include "engine/sim_world.h"
 #include "engine/step_batch.h"
 
 namespace slipstream {
 namespace {
 
-constexpr int32_t kVocab = 50;
 constexpr int32_t kEos = 0;
 constexpr uint64_t kPoison = 0xDEADBEEF;  // no prefix has this hash
 constexpr size_t kMaxLive = 40;
@@ -31,7 +31,7 @@ uint64_t root_hash(const std::string& salt) {
 int32_t next_token(std::span<const int32_t> tokens) {
   uint64_t hash = 0;
   for (const int32_t token : tokens) hash = mix(hash, token);
-  return static_cast<int32_t>((hash >> 17) % kVocab);
+  return static_cast<int32_t>((hash >> 17) % kSimVocab);
 }
 
 // What the request gives when it has the machine to itself.
@@ -40,7 +40,7 @@ std::vector<int32_t> run_alone(std::span<const int32_t> prompt, int64_t max_toke
   uint64_t hash = 0;
   for (const int32_t token : tokens) hash = mix(hash, token);
   while (std::ssize(tokens) < max_tokens) {
-    tokens.push_back(static_cast<int32_t>((hash >> 17) % kVocab));
+    tokens.push_back(static_cast<int32_t>((hash >> 17) % kSimVocab));
     if (tokens.back() == kEos) break;
     hash = mix(hash, tokens.back());
   }
@@ -60,72 +60,9 @@ struct SimRequest {
   int64_t max_steps = 0;  // from arrival to end
 };
 
-// How steps follow each other.
-enum class Overlap : uint8_t {
-  kNone,     // a step is planned with every result known
-  kDropped,  // planned while one runs; rows of ended requests are taken out before it runs
-  kLate,     // the same, and it runs as planned: the device had it before the results came
-};
-
-struct World {
-  SchedulerLimits limits;
-  PrefixCacheOptions cache;
-  Overlap overlap = Overlap::kNone;
-  int64_t num_blocks = 1;
-  int32_t block_size = 1;
-  uint64_t arrival_permille = 0;
-  uint64_t cancel_permille = 0;
-  uint64_t deadline_permille = 0;
-  uint64_t fault_permille = 0;
-  uint64_t num_salts = 1;
-  uint64_t max_prompt = 1;
-  uint64_t max_answer = 1;
-  bool priorities = false;
-  bool clock_jumps = false;
-  std::vector<std::vector<int32_t>> prefixes;  // that prompts begin with
-};
-
-std::vector<int32_t> random_ids(SplitMix64& random, uint64_t count) {
-  std::vector<int32_t> ids;
-  for (uint64_t i = 0; i < count; ++i) ids.push_back(static_cast<int32_t>(random.below(kVocab)));
-  return ids;
-}
-
-World random_world(SplitMix64& random) {
-  World world;
-  const auto pick = [&](uint64_t low, uint64_t high) {
-    return static_cast<int64_t>(low + random.below(high - low + 1));
-  };
-  world.num_blocks = pick(1, 64);
-  world.block_size = static_cast<int32_t>(pick(1, 16));
-  world.limits.max_num_seqs = pick(1, 12);
-  world.limits.max_num_batched_tokens = pick(1, random.below(2) == 0 ? 8 : 64);
-  world.limits.max_logit_rows = world.limits.max_num_seqs + pick(0, 8);
-  world.limits.admission_horizon = random.below(2) == 0 ? 0 : pick(1, 40);
-  world.cache.enabled = random.below(4) != 0;
-  world.cache.seed = random.next();
-  world.cache.hash_bits = random.below(2) == 0 ? 64 : random.below(2) == 0 ? 8 : 2;
-  world.overlap = static_cast<Overlap>(random.below(3));
-  world.arrival_permille = random.below(900) + 20;
-  world.cancel_permille = random.below(3) == 0 ? random.below(200) : 0;
-  world.deadline_permille = random.below(3) == 0 ? random.below(500) : 0;
-  world.fault_permille = random.below(3) == 0 ? random.below(30) : 0;
-  world.num_salts = random.below(3) == 0 ? 3 : 1;
-  const auto pool_tokens = static_cast<uint64_t>(world.num_blocks * world.block_size);
-  world.max_prompt = 1 + random.below(std::min<uint64_t>(pool_tokens, 80));
-  world.max_answer =
-      1 + random.below(random.below(2) == 0 ? 40 : std::max<uint64_t>(pool_tokens, 2));
-  world.priorities = random.below(3) == 0;
-  world.clock_jumps = random.below(4) == 0;
-  for (uint64_t i = random.below(4); i > 0; --i) {
-    world.prefixes.push_back(random_ids(random, random.below(world.max_prompt)));
-  }
-  return world;
-}
-
 class Simulation {
  public:
-  Simulation(const World& world, SplitMix64& random, RequestId first_request, SimReport& report)
+  Simulation(const SimWorld& world, SplitMix64& random, RequestId first_request, SimReport& report)
       : world_(world),
         random_(random),
         report_(report),
@@ -185,7 +122,7 @@ class Simulation {
     }
     const bool with_tail = prompt.empty() || random_.below(4) != 0;
     const uint64_t num_more = with_tail ? 1 + random_.below(world_.max_prompt) : 0;
-    for (const int32_t id : random_ids(random_, num_more)) prompt.push_back(id);
+    for (const int32_t id : random_sim_ids(random_, num_more)) prompt.push_back(id);
     return prompt;
   }
 
@@ -195,7 +132,7 @@ class Simulation {
   int64_t step_bound(const SimRequest& sim) const {
     int64_t num_tokens = sim.max_tokens + 4;
     for (const auto& [request, other] : requests_) num_tokens += other.max_tokens + 4;
-    return num_tokens * (world_.overlap == Overlap::kNone ? 1 : 2);
+    return num_tokens * (world_.overlap == SimOverlap::kNone ? 1 : 2);
   }
 
   void arrive(std::vector<SchedulerEvent>& events) {
@@ -341,9 +278,9 @@ class Simulation {
     if (current_.output.scheduled.empty() && !plan(current_, load)) return false;
     if (current_.output.scheduled.empty()) return true;
     next_.output = SchedulerOutput();
-    if (world_.overlap != Overlap::kNone && !plan(next_, load)) return false;
+    if (world_.overlap != SimOverlap::kNone && !plan(next_, load)) return false;
     if (!execute()) return false;
-    if (world_.overlap == Overlap::kDropped) {
+    if (world_.overlap == SimOverlap::kDropped) {
       if (random_.below(4) == 0) {
         withdraw(state_, next_.output);
         next_.output = SchedulerOutput();
@@ -359,7 +296,9 @@ class Simulation {
   // Runs current_ as its batch says, and knows nothing of the scheduler's state now.
   bool execute() {
     const ForwardBatch& batch = current_.batch;
-    fill_pending(current_, [this](RequestId request) { return device_tokens_.at(request); });
+    fill_pending(current_, [this](size_t seq_idx) {
+      return device_tokens_.at(current_.output.scheduled[seq_idx].request());
+    });
     std::map<RequestId, int32_t> sampled;
     size_t row_idx = 0;
     for (size_t i = 0; i < current_.output.scheduled.size(); ++i) {
@@ -478,7 +417,7 @@ class Simulation {
     results_.push_back(stale);
   }
 
-  const World world_;
+  const SimWorld world_;
   SplitMix64& random_;
   SimReport& report_;
   SchedulerState state_;
@@ -513,7 +452,7 @@ SimReport run_simulation(const SimOptions& options) {
   RequestId next_request = 1;
   while (report.num_steps < options.num_steps) {
     ++report.num_worlds;
-    const World world = random_world(random);
+    const SimWorld world = random_sim_world(random);
     Simulation simulation(world, random, next_request, report);
     const int64_t num_steps = std::min<int64_t>(50 + static_cast<int64_t>(random.below(400)),
                                                 options.num_steps - report.num_steps);

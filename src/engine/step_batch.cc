@@ -99,10 +99,10 @@ void keep_requests(StepPlan& plan, const std::function<bool(RequestId)>& keep) {
   batch.logit_rows.resize(static_cast<size_t>(num_rows));
 }
 
-void fill_pending(StepPlan& plan, const std::function<int32_t(RequestId)>& known) {
+void fill_pending(StepPlan& plan, const std::function<int32_t(size_t)>& known) {
   for (size_t seq_idx = 0; seq_idx < plan.output.scheduled.size(); ++seq_idx) {
     int32_t& id = plan.batch.token_ids[static_cast<size_t>(plan.batch.cu_seqlens_q[seq_idx])];
-    if (id == kPendingToken) id = known(plan.output.scheduled[seq_idx].request());
+    if (id == kPendingToken) id = known(seq_idx);
   }
 }
 

@@ -23,7 +23,8 @@ void build_batch(const SchedulerOutput& output, int32_t block_size, ForwardBatch
 // Takes out of the plan what belongs to requests that `keep` denies.
 void keep_requests(StepPlan& plan, const std::function<bool(RequestId)>& keep);
 
-// Gives the pending token of each sequence that has one the id that `known` names.
-void fill_pending(StepPlan& plan, const std::function<int32_t(RequestId)>& known);
+// Gives the pending token of each sequence that has one the id that `known` names; it is told the
+// sequence's place in output.scheduled.
+void fill_pending(StepPlan& plan, const std::function<int32_t(size_t)>& known);
 
 }  // namespace slipstream
