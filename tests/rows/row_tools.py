@@ -60,6 +60,14 @@ class RowServer(LiveServer):
         return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) * 1024
 
 
+class Refused(AssertionError):
+    """A stream that was answered with an error instead."""
+
+    def __init__(self, status, body):
+        super().__init__(status, body)
+        self.status = status
+
+
 @dataclasses.dataclass
 class Answer:
     status: int
@@ -225,7 +233,7 @@ class Client:
         status, answer_headers = reader.head()
         if status != 200:
             size = int(answer_headers["content-length"])
-            raise AssertionError((status, reader.exactly(size)))
+            raise Refused(status, reader.exactly(size))
         return events_of(reader)
 
     def stream(self, path, body, headers=None):
@@ -309,7 +317,13 @@ class Victims:
         try:
             with Client(self.server) as client:
                 while True:
-                    events = client.events("/v1/completions", victim_body(idx, self.max_tokens))
+                    try:
+                        events = client.events("/v1/completions", victim_body(idx, self.max_tokens))
+                    except Refused as refused:
+                        if refused.status != 429:
+                            raise
+                        self.stopping.wait(0.02)  # a full queue is the row's right; then again
+                        continue
                     first = next(events)
                     self.running[idx].set()
                     found = Stream(iter([first, *events])).tokens
