@@ -57,6 +57,10 @@ EngineLoop::EngineLoop(const EngineOptions& options, ModelRunner& runner, EventS
       samplers_(static_cast<size_t>(runner.pool().num_threads())) {
   stats_.kv_blocks_total = runner.limits().num_blocks;
   if (options.one_ahead) side_thread_.emplace();
+  if (options.trace != nullptr) {
+    lane_ = options.trace->add_lane("engine");
+    side_lane_ = options.trace->add_lane("engine, planning ahead");
+  }
   thread_ = std::thread([this] { run(); });
 }
 
@@ -118,7 +122,8 @@ Result<RequestId> EngineLoop::submit(Request request) {
     }
     ++num_unfinished_;
     args.id = next_id_++;
-    args.seed = request.sampling.seed ? *request.sampling.seed : seeds_.next();
+    args.seed = request.sampling.seed ? *request.sampling.seed
+                                      : seeds_.next() >> 11;  // 53 bits: exact in every JSON
   }
   try {
     // Built outside the lock: stop strings and long prompts take time.
@@ -223,7 +228,8 @@ void EngineLoop::end_unscheduled(const SchedulerOutput& output) {
   }
 }
 
-void EngineLoop::plan(StepPlan& plan) {
+void EngineLoop::plan(StepPlan& plan, TraceLane* lane) {
+  TraceRange range(lane, "schedule");
   plan.output = schedule(state_, scheduler_events_, steady_now_ns());
   scheduler_events_.clear();
   num_preempted_ += plan.output.num_preempted;
@@ -259,7 +265,7 @@ void EngineLoop::make_ready() {
   }
   fill_pending(current_, [this](size_t seq_idx) { return active_[seq_idx]->last_token_id(); });
   if (!current_.output.scheduled.empty()) return;
-  plan(current_);
+  plan(current_, lane_);
   end_unscheduled(current_.output);
   ended_.clear();
   find_active();
@@ -276,6 +282,8 @@ void EngineLoop::step() {
 }
 
 void EngineLoop::run_planned() {
+  TraceRange step_range(lane_, "step");
+  step_range.arg("sequences", std::ssize(active_));
   const int64_t now_ns = steady_now_ns();
   for (size_t seq_idx = 0; seq_idx < active_.size(); ++seq_idx) {
     active_[seq_idx]->step_begins(now_ns, current_.output.scheduled[seq_idx].num_cached_tokens);
@@ -284,14 +292,20 @@ void EngineLoop::run_planned() {
     const std::lock_guard lock(mutex_);
     stats_.step_started_ns = now_ns;
   }
-  if (side_thread_) side_thread_->start([this] { plan(next_); });
-  const TensorView logits = runner_.forward(current_.batch);
+  if (side_thread_) side_thread_->start([this] { plan(next_, side_lane_); });
+  const TensorView logits = forward();
   if (side_thread_) side_thread_->wait();
   plan_jobs(current_.output);
   run_jobs(logits);
   finish_step(current_.output);
   end_unscheduled(next_.output);
   if (side_thread_) ended_.clear();
+}
+
+TensorView EngineLoop::forward() {
+  TraceRange range(lane_, "forward");
+  range.arg("tokens", current_.batch.num_tokens());
+  return runner_.forward(current_.batch);
 }
 
 // One job per row of logits, in the order of the batch; none for sequences that ended or were
@@ -349,6 +363,8 @@ void EngineLoop::run_job(RowJob& job, Sampler& sampler, std::span<float> row) {
 }
 
 void EngineLoop::run_jobs(const TensorView& logits) {
+  TraceRange range(lane_, "sample");
+  range.arg("rows", std::ssize(jobs_));
   runner_.pool().run(std::ssize(jobs_), [&](int64_t job_idx, int thread_idx) {
     RowJob& job = jobs_[static_cast<size_t>(job_idx)];
     run_job(job, samplers_[static_cast<size_t>(thread_idx)], row_of(logits, job.row));
@@ -356,6 +372,7 @@ void EngineLoop::run_jobs(const TensorView& logits) {
 }
 
 void EngineLoop::finish_step(const SchedulerOutput& output) {
+  TraceRange range(lane_, "finish");
   size_t job_idx = 0;
   for (size_t seq_idx = 0; seq_idx < active_.size(); ++seq_idx) {
     if (active_[seq_idx] == nullptr) continue;
@@ -407,6 +424,8 @@ void EngineLoop::emit(TokenEvent event) { events_.push_back(std::move(event)); }
 
 // Gives the step's events to the sink, and its counts to whoever asks.
 void EngineLoop::publish(const SchedulerOutput& output) {
+  TraceRange range(lane_, "emit");
+  range.arg("events", std::ssize(events_));
   const int64_t ended_ns = steady_now_ns();
   int64_t num_ended = 0;
   int64_t num_generated = 0;

@@ -22,6 +22,7 @@
 
 #include "base/random.h"
 #include "base/status.h"
+#include "base/trace.h"
 #include "engine/active_request.h"
 #include "engine/model_runner.h"
 #include "engine/scheduler.h"
@@ -76,10 +77,11 @@ class EngineLoop {
   bool take_mail(Mail& mail);
   void add_events(Mail& mail);
   void step();
-  void plan(StepPlan& plan);
+  void plan(StepPlan& plan, TraceLane* lane);
   bool find_active();
   void make_ready();
   void run_planned();
+  TensorView forward();
   bool alive(RequestId id) const { return requests_.contains(id); }
   void end_request(RequestId id, FinishReason reason, std::string error = {});
   void end_unscheduled(const SchedulerOutput& output);
@@ -98,6 +100,8 @@ class EngineLoop {
   const int64_t max_unfinished_;
   ModelRunner& runner_;
   const EventSink sink_;
+  TraceLane* lane_ = nullptr;       // the engine thread's; null: nobody traces
+  TraceLane* side_lane_ = nullptr;  // the side thread's
 
   mutable std::mutex mutex_;  // guards the next six
   std::condition_variable wake_;
