@@ -1,7 +1,7 @@
 # The front door. Every target does the set-up it needs; run again it needs no network.
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: build run test test-all mutants bench peers format check tidy install clean help
+.PHONY: build cuda run test test-all mutants bench peers format check tidy install clean help
 
 BUILD := build
 PREFIX ?= /usr/local
@@ -18,6 +18,12 @@ build:            ## build build/slipstream
 	@tools/setup.sh build
 	$(configure)
 	@ninja -C $(BUILD) --quiet slipstream
+
+cuda:             ## build build-cuda/slipstream, which runs on Hopper GPUs as well (needs CUDA 13's nvcc)
+	@tools/setup.sh build
+	@command -v nvcc > /dev/null || { echo "make cuda: nvcc is not found; put CUDA 13's bin on PATH" >&2; exit 1; }
+	@test -f build-cuda/build.ninja || cmake --preset cuda --log-level=WARNING
+	@ninja -C build-cuda --quiet slipstream
 
 run: build        ## answer PROMPT with the default model, fetched on first use
 	@python3 share/slipstream/fetch.py --quick > /dev/null
@@ -62,7 +68,7 @@ install: build    ## install below PREFIX (default /usr/local)
 	@cmake --install $(BUILD) --prefix $(PREFIX)
 
 clean:            ## remove what the builds made
-	@rm -rf build build-debug build-asan build-tsan
+	@rm -rf build build-cuda build-debug build-asan build-tsan
 
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 12

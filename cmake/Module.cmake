@@ -1,10 +1,14 @@
-# slipstream_module(NAME [DEPS module...] [LIBS library...])
+# slipstream_module(NAME [DEPS module...] [LIBS library...] [EXCLUDE expression])
 #   One folder of src/ becomes the static library slipstream_NAME from every *.cc below it.
 #   *_test.cc become the GoogleTest program NAME_test; *_fuzz.cc belong to tests/fuzz.
-#   DEPS are modules of lower layers; LIBS are third-party libraries.
+#   DEPS are modules of lower layers; LIBS are third-party libraries. Sources that match the
+#   expression EXCLUDE are left out.
 function(slipstream_module name)
-  cmake_parse_arguments(ARG "" "" "DEPS;LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "" "EXCLUDE" "DEPS;LIBS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  if(ARG_EXCLUDE)
+    list(FILTER sources EXCLUDE REGEX "${ARG_EXCLUDE}")
+  endif()
   set(tests ${sources})
   list(FILTER sources EXCLUDE REGEX "_(test|fuzz|bench)\\.cc$|/main\\.cc$")
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")

@@ -25,7 +25,9 @@ struct EngineOptions {
   int64_t fake_step_us = 0;          // executor fake: the shortest time from step to step
   bool enable_prefix_caching = true;
   bool one_ahead = true;                // prepare the next step while one runs
-  std::string kv_cache_dtype = "auto";  // auto = f16 on the CPU; f16, f32
+  std::string kv_cache_dtype = "auto";  // CPU: f16 (auto), f32. GPU: bf16 (auto), fp8, fp8_e4m3
+  std::string quantization = "auto";    // of weights while loading: auto (none), fp8 on a GPU
+  double gpu_memory_utilization = 0.9;  // share of a GPU's free memory to take at start
   bool skip_tokenizer_init = false;     // ids in, ids out
   int64_t max_model_len = 0;            // tokens of one sequence; 0 = the model's own limit, as far
                                         // as the KV memory allows

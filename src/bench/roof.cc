@@ -41,7 +41,8 @@ Result<double> measure_read_gb_s(const RoofOptions& options, int64_t bytes) {
   ThreadPool pool(options.num_threads);
   OpContext context;
   context.pool = &pool;
-  context.scratch = Buffer(ops->scratch_bytes(
+  SLIPSTREAM_RETURN_IF_ERROR(ops->open(
+      context,
       {.max_tokens = 1, .max_cols = 1024, .max_heads = 1, .max_head_dim = 64, .max_context = 16}));
   return measure_buffer_read_gb_s(*ops, context, bytes);
 }
@@ -52,15 +53,15 @@ Result<double> measure_gemm_tflops(const RoofOptions& options, const SourceMatri
   ThreadPool pool(options.num_threads);
   OpContext context;
   context.pool = &pool;
-  context.scratch = Buffer(ops->scratch_bytes({.max_tokens = gemm.num_tokens,
-                                               .max_cols = gemm.cols,
-                                               .max_heads = 1,
-                                               .max_head_dim = 64,
-                                               .max_context = gemm.num_tokens}));
+  SLIPSTREAM_RETURN_IF_ERROR(ops->open(context, {.max_tokens = gemm.num_tokens,
+                                                 .max_cols = gemm.cols,
+                                                 .max_heads = 1,
+                                                 .max_head_dim = 64,
+                                                 .max_context = gemm.num_tokens}));
   SourceMatrix large{nullptr, source.type, gemm.rows, gemm.cols};
   const std::vector<std::byte> blocks = repeated_blocks(source, large.bytes());
   large.data = blocks.data();
-  SLIPSTREAM_ASSIGN_OR_RETURN(const Weight weight, ops->pack(context, large));
+  SLIPSTREAM_ASSIGN_OR_RETURN(const Weight weight, ops->pack(context, large, WeightRole::kLinear));
 
   std::vector<float> x(static_cast<size_t>(gemm.num_tokens * gemm.cols));
   std::vector<float> y(static_cast<size_t>(gemm.num_tokens * gemm.rows));

@@ -23,9 +23,17 @@
 namespace slipstream {
 namespace {
 
-// The instruction sets to check: the one named, else all that this machine has.
-Result<std::vector<const Ops*>> select_ops(const std::string& isa) {
+// The tables to check: the GPU's, the instruction set named, else all that this machine has.
+Result<std::vector<const Ops*>> select_ops(const EngineOptions& options) {
+  const std::string& isa = options.cpu_isa;
   std::vector<const Ops*> selected;
+  if (starts_with(options.device, "cuda")) {
+    std::string why;
+    const Ops* const ops = cuda_ops(&why);
+    if (ops == nullptr) return does_not_fit(str("--device ", options.device, ": ", why));
+    selected.push_back(ops);
+    return selected;
+  }
   if (isa != "auto") {
     SLIPSTREAM_ASSIGN_OR_RETURN(const Ops* ops, find_cpu_ops(isa));
     selected.push_back(ops);
@@ -130,7 +138,7 @@ std::string CheckOpsCommand::line_of(const char* isa, const OpReport& r) const {
 
 Result<int> CheckOpsCommand::run() {
   SLIPSTREAM_RETURN_IF_ERROR(check_op_name());
-  SLIPSTREAM_ASSIGN_OR_RETURN(const auto selected, select_ops(shared_.engine.cpu_isa));
+  SLIPSTREAM_ASSIGN_OR_RETURN(const auto selected, select_ops(shared_.engine));
   const Ops& reference = *cpu_ops(CpuIsa::kRef);
   ThreadPool pool(num_threads(shared_));
   Output output;
@@ -140,7 +148,7 @@ Result<int> CheckOpsCommand::run() {
     OpContext context;
     context.pool = &pool;
     const OpLimits limits = op_case_limits();
-    context.scratch = Buffer(std::max(ops->scratch_bytes(limits), reference.scratch_bytes(limits)));
+    SLIPSTREAM_RETURN_IF_ERROR(ops->open(context, limits));
     for (const OpReport& report : check_ops(*ops, reference, context, {op_, timed_})) {
       ++(report.passed ? num_passed : num_failed);
       output.write_now(line_of(ops->name, report));
@@ -205,7 +213,7 @@ std::string CheckGoldenCommand::line_of(const char* isa, const GoldenReport& r) 
 }
 
 Result<int> CheckGoldenCommand::run() {
-  SLIPSTREAM_ASSIGN_OR_RETURN(const auto selected, select_ops(shared_.engine.cpu_isa));
+  SLIPSTREAM_ASSIGN_OR_RETURN(const auto selected, select_ops(shared_.engine));
   SLIPSTREAM_ASSIGN_OR_RETURN(const std::vector<std::string> folders, golden_folders(root_));
   Output output;
   int64_t num_failed = 0;

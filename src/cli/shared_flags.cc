@@ -34,14 +34,12 @@ Status set_model(SharedOptions& options, const std::string& value) {
   return {};
 }
 
+// Whether the device is there is the engine's to find out.
 Status set_device(SharedOptions& options, const std::string& value) {
   const bool is_cuda = value == "cuda" || starts_with(value, "cuda:");
-  if (is_cuda) {
-    return does_not_fit(
-        str("--device ", quote(value), ": this build has no CUDA backend; available: auto, cpu"));
-  }
-  if (value != "auto" && value != "cpu") {
-    return bad_usage(str("--device ", quote(value), ": not a device; available: auto, cpu"));
+  if (!is_cuda && value != "auto" && value != "cpu") {
+    return bad_usage(
+        str("--device ", quote(value), ": not a device; available: auto, cpu, cuda, cuda:N"));
   }
   options.engine.device = value;
   return {};
@@ -62,7 +60,8 @@ Status set_threads(SharedOptions& options, const std::string& value) {
 
 std::vector<Flag> placement_flags(SharedOptions& o) {
   return {
-      {{"device", "", "DEVICE", "auto", "auto or cpu"},
+      {{"device", "", "DEVICE", "auto",
+        "auto (a GPU if this build and machine have one), cpu, cuda"},
        [&o](const std::string& value) { return set_device(o, value); }},
       {{"threads", "t", "N", "all cores", "CPU threads"},
        [&o](const std::string& value) { return set_threads(o, value); }},
@@ -71,16 +70,18 @@ std::vector<Flag> placement_flags(SharedOptions& o) {
                   [&o](const std::string& value) { o.engine.cpu_isa = value; }),
       choice_flag(
           {"executor", "", "NAME", "auto",
-           "how steps are run: auto or eager; fake computes no model, for load tests"},
-          {"auto", "eager", "fake"}, [&o](const std::string& value) { o.engine.executor = value; },
+           "how steps are run: auto, eager, graph (GPU); fake computes no model, for load tests"},
+          {"auto", "eager", "graph", "fake"},
+          [&o](const std::string& value) { o.engine.executor = value; },
           "not an executor of this build"),
       int_flag({"fake-step-us", "", "US", "0", "executor fake: shortest time from step to step"},
                {0, 60'000'000}, [&o](int64_t value) { o.engine.fake_step_us = value; }),
       int_flag({"tensor-parallel-size", "", "N", "1", "devices one model is split over"}, {1, 1},
                [](int64_t) {}),
       number_flag({"gpu-memory-utilization", "", "SHARE", "0.9",
-                   "share of a GPU's memory to take; without effect on the CPU"},
-                  {.min = 0.0, .max = 1.0, .min_excluded = true}, [](double) {}),
+                   "share of a GPU's free memory to take; without effect on the CPU"},
+                  {.min = 0.0, .max = 1.0, .min_excluded = true},
+                  [&o](double value) { o.engine.gpu_memory_utilization = value; }),
       switch_flag({"deterministic", "", "", "always on on the CPU",
                    "a request's tokens do not depend on other requests"},
                   [] {}),
@@ -100,13 +101,13 @@ std::vector<Flag> format_flags(SharedOptions& o) {
           {"auto", "float32"}, [](const std::string&) {}, "the CPU computes in float32"),
       choice_flag(
           {"quantization", "", "FORMAT", "auto",
-           "auto: weights stay in the format of the model's files"},
-          {"auto"}, [](const std::string&) {}, "weights are not quantised while loading"),
-      choice_flag(
-          {"kv-cache-dtype", "", "TYPE", "auto (f16)", "type of the KV cache: auto, f16, f32"},
-          {"auto", "f16", "f32"},
-          [&o](const std::string& value) { o.engine.kv_cache_dtype = value; },
-          "not a KV cache type of the CPU"),
+           "auto: weights as the model's files store them; fp8 (GPU): quantised while loading"},
+          {"auto", "fp8"}, [&o](const std::string& value) { o.engine.quantization = value; },
+          "weights are not quantised to it while loading"),
+      choice_flag({"kv-cache-dtype", "", "TYPE", "auto (CPU f16, GPU bf16)",
+                   "type of the KV cache: auto; CPU f16, f32; GPU bf16, fp8, fp8_e4m3"},
+                  {"auto", "f16", "f32", "bf16", "fp8", "fp8_e4m3"},
+                  [&o](const std::string& value) { o.engine.kv_cache_dtype = value; }),
   };
 }
 

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "core/e4m3.h"
 #include "core/half.h"
 #include "core/tensor.h"
 
@@ -36,6 +37,29 @@ TEST(Half, Bf16RoundsToNearestEven) {
   EXPECT_EQ(f32_to_bf16(1.0f + 0x1p-8f), 0x3F80);
   EXPECT_EQ(f32_to_bf16(1.0f + 3 * 0x1p-8f), 0x3F82);
   EXPECT_TRUE(std::isnan(bf16_to_f32(f32_to_bf16(NAN))));
+}
+
+TEST(E4m3, EveryValueSurvivesTheRoundTrip) {
+  for (uint32_t bits = 0; bits < 256; ++bits) {
+    const auto code = static_cast<uint8_t>(bits);
+    const float value = e4m3_to_f32(code);
+    if (std::isnan(value)) {
+      EXPECT_TRUE(std::isnan(e4m3_to_f32(f32_to_e4m3(value))));
+    } else {
+      EXPECT_EQ(f32_to_e4m3(value), code) << value;
+    }
+  }
+}
+
+TEST(E4m3, RoundsToNearestEvenAndSaturates) {
+  EXPECT_EQ(e4m3_to_f32(0x7E), 448.0f);
+  EXPECT_EQ(e4m3_to_f32(0x01), 0x1p-9f);
+  EXPECT_EQ(f32_to_e4m3(1.0f + 1.0f / 16), f32_to_e4m3(1.0f));             // tie, even below
+  EXPECT_EQ(f32_to_e4m3(1.0f + 3.0f / 16), f32_to_e4m3(1.0f + 2.0f / 8));  // tie, even above
+  EXPECT_EQ(f32_to_e4m3(1e9f), 0x7E);
+  EXPECT_EQ(f32_to_e4m3(-INFINITY), 0xFE);
+  EXPECT_EQ(f32_to_e4m3(0x1p-10f), 0x00);  // tie to zero
+  EXPECT_EQ(f32_to_e4m3(0x1.8p-10f), 0x01);
 }
 
 TEST(TensorView, ColumnsAndRowsShareTheParentsStride) {

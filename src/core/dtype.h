@@ -6,7 +6,7 @@
 
 namespace slipstream {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kI64, kU8, kI8, kF64 };
+enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kI64, kU8, kI8, kF64, kF8E4M3 };
 
 constexpr size_t dtype_bytes(DType dtype) {
   switch (dtype) {
@@ -21,6 +21,7 @@ constexpr size_t dtype_bytes(DType dtype) {
       return 2;
     case DType::kU8:
     case DType::kI8:
+    case DType::kF8E4M3:
       return 1;
   }
   return 0;
@@ -44,6 +45,8 @@ constexpr const char* dtype_name(DType dtype) {
       return "i8";
     case DType::kF64:
       return "f64";
+    case DType::kF8E4M3:
+      return "fp8_e4m3";
   }
   return "?";
 }

@@ -1,19 +1,19 @@
-// TensorView: a borrowed, strided view of dense data. Buffer: its owner (host memory).
+// TensorView: a borrowed, strided view of dense data, on any device. Buffer: an owner of memory.
 //
 // A view never owns and never checks lifetimes: whoever hands it out keeps the data alive.
 #pragma once
 
 #include <array>
 #include <cstdint>
-#include <cstring>
 #include <initializer_list>
 #include <memory>
-#include <new>
+#include <span>
 #include <string>
 
 #include "base/check.h"
 #include "base/strings.h"
 #include "core/dtype.h"
+#include "core/memory.h"
 
 namespace slipstream {
 
@@ -73,14 +73,19 @@ struct TensorView {
   }
 };
 
-// 64-byte aligned host memory; zero-filled on request.
+struct BufferDeleter {
+  const DeviceMemory* memory = nullptr;
+  void operator()(void* data) const { memory->release(data); }
+};
+
+// Memory of one device, 64-byte aligned at least.
 class Buffer {
  public:
   static constexpr size_t kAlignment = 64;
 
   Buffer() = default;
-  explicit Buffer(size_t bytes)
-      : data_(bytes == 0 ? nullptr : ::operator new(bytes, std::align_val_t{kAlignment})),
+  explicit Buffer(size_t bytes, const DeviceMemory& memory = host_memory())
+      : data_(bytes == 0 ? nullptr : memory.allocate(bytes), BufferDeleter{&memory}),
         bytes_(bytes) {}
 
   void* data() const { return data_.get(); }
@@ -90,15 +95,30 @@ class Buffer {
   }
   size_t bytes() const { return bytes_; }
   void zero() {
-    if (bytes_ > 0) std::memset(data_.get(), 0, bytes_);
+    if (bytes_ > 0) data_.get_deleter().memory->fill(data(), 0, bytes_);
   }
 
  private:
-  struct Free {
-    void operator()(void* p) const { ::operator delete(p, std::align_val_t{kAlignment}); }
-  };
-  std::unique_ptr<void, Free> data_;
+  std::unique_ptr<void, BufferDeleter> data_;
   size_t bytes_ = 0;
+};
+
+// A vector of floats in a device's memory: norm weights, biases, frequencies.
+class FloatVector {
+ public:
+  FloatVector() = default;
+  FloatVector(std::span<const float> values, const DeviceMemory& memory)
+      : buffer_(values.size_bytes(), memory), size_(static_cast<int64_t>(values.size())) {
+    if (size_ > 0) memory.copy_in(buffer_.data(), values.data(), values.size_bytes());
+  }
+
+  const float* data() const { return buffer_.as<const float>(); }
+  const float* data_or_null() const { return size_ > 0 ? data() : nullptr; }
+  int64_t size() const { return size_; }
+
+ private:
+  Buffer buffer_;
+  int64_t size_ = 0;
 };
 
 }  // namespace slipstream

@@ -10,10 +10,11 @@ class EagerExecutor final : public Executor {
   const char* name() const override { return "eager"; }
   bool can_run(const ForwardBatch&) const override { return true; }
   TensorView forward(const ForwardBatch& batch) override {
+    check_batch(batch, state_.spec, state_.workspace);
     return slipstream::forward({.spec = state_.spec,
                                 .weights = state_.weights,
                                 .rope = state_.rope,
-                                .batch = batch,
+                                .batch = state_.ops->begin_step(state_.ctx, batch),
                                 .kv = state_.kv,
                                 .ops = *state_.ops,
                                 .ctx = state_.ctx,

@@ -22,8 +22,11 @@ uint64_t drawn_seed() {
   return (uint64_t{device()} << 32) | device();
 }
 
-std::span<float> row_of(const TensorView& logits, int64_t row) {
-  return {logits.f32_row(row), static_cast<size_t>(logits.dim(1))};
+// Whether temperature alone makes the token of logits as they are.
+bool is_plain(const SampleRequest& request) {
+  const SamplingParams& params = request.params;
+  return !request.pipeline.active() && !params.logprobs && params.top_k <= 0 &&
+         params.top_p >= 1.0f && params.min_p <= 0.0f;
 }
 
 SchedulerEvent submit_event(const ActiveRequest& request) {
@@ -54,7 +57,8 @@ EngineLoop::EngineLoop(const EngineOptions& options, ModelRunner& runner, EventS
               .max_logit_rows = runner.limits().max_logit_rows},
              runner.limits().num_blocks, runner.limits().block_size,
              {.enabled = options.enable_prefix_caching, .seed = drawn_seed()}),
-      samplers_(static_cast<size_t>(runner.pool().num_threads())) {
+      samplers_(static_cast<size_t>(runner.pool().num_threads())),
+      row_copies_(static_cast<size_t>(runner.pool().num_threads())) {
   stats_.kv_blocks_total = runner.limits().num_blocks;
   if (options.one_ahead) side_thread_.emplace();
   if (options.trace != nullptr) {
@@ -293,19 +297,19 @@ void EngineLoop::run_planned() {
     stats_.step_started_ns = now_ns;
   }
   if (side_thread_) side_thread_->start([this] { plan(next_, side_lane_); });
-  const TensorView logits = forward();
+  forward();
   if (side_thread_) side_thread_->wait();
   plan_jobs(current_.output);
-  run_jobs(logits);
+  run_jobs();
   finish_step(current_.output);
   end_unscheduled(next_.output);
   if (side_thread_) ended_.clear();
 }
 
-TensorView EngineLoop::forward() {
+void EngineLoop::forward() {
   TraceRange range(lane_, "forward");
   range.arg("tokens", current_.batch.num_tokens());
-  return runner_.forward(current_.batch);
+  (void)runner_.forward(current_.batch);
 }
 
 // One job per row of logits, in the order of the batch; none for sequences that ended or were
@@ -362,12 +366,40 @@ void EngineLoop::run_job(RowJob& job, Sampler& sampler, std::span<float> row) {
   }
 }
 
-void EngineLoop::run_jobs(const TensorView& logits) {
+// One launch draws all tokens that temperature alone decides.
+void EngineLoop::run_device_jobs() {
+  sample_rows_.clear();
+  for (RowJob& job : jobs_) {
+    if (job.prompt_logprobs != nullptr) continue;
+    const SampleRequest request = job.request->sample_request(job.position + 1);
+    job.on_device = is_plain(request);
+    if (!job.on_device) continue;
+    sample_rows_.push_back({.row = static_cast<int32_t>(job.row),
+                            .temperature = request.params.temperature,
+                            .seed = request.seed,
+                            .position = static_cast<uint32_t>(request.position),
+                            .choice_idx = request.choice_idx});
+  }
+  sampled_ids_.resize(sample_rows_.size());
+  runner_.sample(sample_rows_, sampled_ids_.data());
+  size_t next = 0;
+  for (RowJob& job : jobs_) {
+    if (!job.on_device) continue;
+    job.sample.token_id = sampled_ids_[next++];
+    if (job.sample.token_id < 0)
+      job.status = failed("the model computed logits that are no numbers");
+  }
+}
+
+void EngineLoop::run_jobs() {
   TraceRange range(lane_, "sample");
   range.arg("rows", std::ssize(jobs_));
+  if (runner_.samples_on_device()) run_device_jobs();
   runner_.pool().run(std::ssize(jobs_), [&](int64_t job_idx, int thread_idx) {
     RowJob& job = jobs_[static_cast<size_t>(job_idx)];
-    run_job(job, samplers_[static_cast<size_t>(thread_idx)], row_of(logits, job.row));
+    if (job.on_device) return;
+    const auto thread = static_cast<size_t>(thread_idx);
+    run_job(job, samplers_[thread], runner_.host_logits(job.row, row_copies_[thread]));
   });
 }
 

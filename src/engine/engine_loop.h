@@ -66,6 +66,7 @@ class EngineLoop {
     ActiveRequest* request = nullptr;
     TokenLogprobs* prompt_logprobs = nullptr;  // null: sample the next token
     int32_t target_id = 0;                     // the prompt token at position + 1
+    bool on_device = false;                    // drawn there, by temperature alone
     Sample sample;
     Status status;
   };
@@ -81,12 +82,13 @@ class EngineLoop {
   bool find_active();
   void make_ready();
   void run_planned();
-  TensorView forward();
+  void forward();
   bool alive(RequestId id) const { return requests_.contains(id); }
   void end_request(RequestId id, FinishReason reason, std::string error = {});
   void end_unscheduled(const SchedulerOutput& output);
   void plan_jobs(const SchedulerOutput& output);
-  void run_jobs(const TensorView& logits);
+  void run_jobs();
+  void run_device_jobs();
   void run_job(RowJob& job, Sampler& sampler, std::span<float> row);
   void finish_step(const SchedulerOutput& output);
   void finish_sequence(const ScheduledSequence& scheduled, ActiveRequest& request, size_t& job_idx);
@@ -124,7 +126,10 @@ class EngineLoop {
   std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> requests_;
   // Until the events that borrow their prompts have been read.
   std::vector<std::unique_ptr<ActiveRequest>> ended_;
-  std::vector<Sampler> samplers_;  // one per thread of the pool
+  std::vector<Sampler> samplers_;               // one per thread of the pool
+  std::vector<std::vector<float>> row_copies_;  // the same: rows of a device's logits
+  std::vector<SampleRow> sample_rows_;          // drawn on the device
+  std::vector<int32_t> sampled_ids_;            // parallel
   std::vector<RowJob> jobs_;
   std::vector<TokenEvent> events_;         // of this step
   std::optional<SideThread> side_thread_;  // with one_ahead

@@ -26,15 +26,6 @@ Status check_count(const char* name, int64_t value, CountRange range) {
       str(name, " is ", value, "; it must be between ", range.low, " and ", range.high));
 }
 
-Status check_device(const std::string& device) {
-  if (device == "auto" || device == "cpu") return {};
-  if (device == "cuda" || starts_with(device, "cuda:")) {
-    return does_not_fit(
-        str("device ", quote(device), " is missing: this build has no CUDA kernels; use cpu"));
-  }
-  return bad_usage(str("device is ", quote(device), "; it must be auto, cpu, cuda or cuda:N"));
-}
-
 Result<const Ops*> find_ops(const std::string& isa_name) {
   struct Choice {
     const char* name;
@@ -55,11 +46,52 @@ Result<const Ops*> find_ops(const std::string& isa_name) {
   return bad_usage(str("cpu_isa is ", quote(isa_name), "; it must be auto, ref, avx2 or avx512"));
 }
 
-Result<DType> find_kv_dtype(const std::string& name) {
+// The table of the device; the CPU's where `auto` finds no GPU that this build can use.
+Result<const Ops*> find_device(const EngineOptions& options) {
+  const std::string& device = options.device;
+  if (device == "cpu") return find_ops(options.cpu_isa);
+  std::string why;
+  if (device == "auto") {
+    const Ops* const cuda = options.cpu_isa == "auto" ? cuda_ops(&why) : nullptr;
+    if (cuda != nullptr) return cuda;
+    return find_ops(options.cpu_isa);
+  }
+  if (device != "cuda" && !starts_with(device, "cuda:")) {
+    return bad_usage(str("device is ", quote(device), "; it must be auto, cpu, cuda or cuda:N"));
+  }
+  const Ops* const cuda = cuda_ops(&why);
+  if (cuda == nullptr) {
+    return does_not_fit(str("device ", quote(device), " is missing: ", why, "; use cpu"));
+  }
+  if (device != "cuda" && device != "cuda:0") {
+    return does_not_fit(str("device ", quote(device),
+                            ": this build runs on cuda:0 alone; hide the "
+                            "others with CUDA_VISIBLE_DEVICES"));
+  }
+  return cuda;
+}
+
+bool on_gpu(const Ops& ops) { return ops.memory != &host_memory(); }
+
+Result<DType> find_kv_dtype(const std::string& name, const Ops& ops) {
+  if (on_gpu(ops)) {
+    if (name == "auto" || name == "bf16") return DType::kBF16;
+    if (name == "fp8" || name == "fp8_e4m3") return DType::kF8E4M3;
+    return bad_usage(str("kv_cache_dtype is ", quote(name),
+                         "; on the GPU it must be auto, bf16, fp8 or fp8_e4m3"));
+  }
   if (name == "auto" || name == "f16") return DType::kF16;
   if (name == "f32") return DType::kF32;
   return bad_usage(
       str("kv_cache_dtype is ", quote(name), "; on the CPU it must be auto, f16 or f32"));
+}
+
+Result<DType> find_weight_dtype(const std::string& name, const Ops& ops) {
+  if (name == "auto") return DType::kBF16;
+  if (name == "fp8" && on_gpu(ops)) return DType::kF8E4M3;
+  return bad_usage(
+      str("quantization is ", quote(name), "; it must be auto",
+          on_gpu(ops) ? " or fp8" : ": on the CPU weights stay as the files store them"));
 }
 
 Status check_counts(const EngineOptions& options) {
@@ -82,10 +114,16 @@ Status check_counts(const EngineOptions& options) {
 
 Result<ResolvedOptions> resolve_options(const EngineOptions& options) {
   ResolvedOptions resolved;
-  SLIPSTREAM_RETURN_IF_ERROR(check_device(options.device));
   SLIPSTREAM_RETURN_IF_ERROR(check_counts(options));
-  SLIPSTREAM_ASSIGN_OR_RETURN(resolved.ops, find_ops(options.cpu_isa));
-  SLIPSTREAM_ASSIGN_OR_RETURN(resolved.kv_dtype, find_kv_dtype(options.kv_cache_dtype));
+  SLIPSTREAM_ASSIGN_OR_RETURN(resolved.ops, find_device(options));
+  SLIPSTREAM_ASSIGN_OR_RETURN(resolved.kv_dtype,
+                              find_kv_dtype(options.kv_cache_dtype, *resolved.ops));
+  SLIPSTREAM_ASSIGN_OR_RETURN(resolved.weight_dtype,
+                              find_weight_dtype(options.quantization, *resolved.ops));
+  if (options.gpu_memory_utilization <= 0.0 || options.gpu_memory_utilization > 1.0) {
+    return bad_usage(str("gpu_memory_utilization is ", options.gpu_memory_utilization,
+                         "; it must be above 0 and at most 1"));
+  }
 
   const int num_cores = available_cores();
   if (options.num_threads < 0 || options.num_threads > num_cores) {
@@ -100,9 +138,11 @@ Result<ResolvedOptions> resolve_options(const EngineOptions& options) {
   }
   resolved.dummy_weights = options.load_format == "dummy";
   resolved.fake_executor = options.executor == "fake";
-  if (options.executor != "auto" && options.executor != "eager" && !resolved.fake_executor) {
-    return bad_usage(
-        str("executor is ", quote(options.executor), "; it must be auto, eager or fake"));
+  const bool graph = options.executor == "graph" && resolved.ops->replay != nullptr;
+  if (options.executor != "auto" && options.executor != "eager" && !graph &&
+      !resolved.fake_executor) {
+    return bad_usage(str("executor is ", quote(options.executor), "; it must be auto, eager",
+                         resolved.ops->replay != nullptr ? ", graph" : "", " or fake"));
   }
   SLIPSTREAM_RETURN_IF_ERROR(check_count("fake_step_us", options.fake_step_us, {0, kMaxStepUs}));
   if (options.fake_step_us > 0 && !resolved.fake_executor) {

@@ -15,6 +15,7 @@ struct ResolvedOptions {
   const Ops* ops = nullptr;
   int num_threads = 1;
   DType kv_dtype = DType::kF16;
+  DType weight_dtype = DType::kBF16;  // of a GPU's packed matrices
   bool dummy_weights = false;
   bool fake_executor = false;
 };

@@ -78,6 +78,7 @@ class Recorder {
 inline EngineOptions tiny_options() {
   EngineOptions options;
   options.model = tiny_model();
+  options.device = "cpu";
   options.skip_tokenizer_init = true;
   options.num_threads = 1;
   options.seed = 5;

@@ -6,7 +6,7 @@
 
 #include "core/tensor.h"
 #include "model/decoder.h"
-#include "model/forward_batch.h"
+#include "ops/forward_batch.h"
 
 namespace slipstream {
 
@@ -14,7 +14,7 @@ namespace slipstream {
 struct ModelState {
   DecoderSpec spec;
   DecoderWeights weights;
-  RopeFrequencies rope;
+  DeviceRope rope;
   KVCache kv;
   const Ops* ops = nullptr;
   OpContext ctx;
@@ -33,5 +33,14 @@ class Executor {
 
 // Takes every batch. `state` must outlive it.
 std::unique_ptr<Executor> make_eager_executor(ModelState& state);
+
+struct GraphExecutorOptions {
+  int32_t max_num_seqs = 0;
+  int64_t max_blocks_per_seq = 0;
+};
+// Takes steps in which every sequence computes one token, and replays one graph of launches for all
+// batches of about the same size. For backends whose Ops::replay is there.
+std::unique_ptr<Executor> make_graph_executor(ModelState& state,
+                                              const GraphExecutorOptions& options);
 
 }  // namespace slipstream

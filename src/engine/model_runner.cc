@@ -32,23 +32,14 @@ KVGroupSpec kv_group(const DecoderSpec& spec, DType dtype, int32_t block_size) {
   return group;
 }
 
-// Blocks and context length that memory and options allow. The blocks of the fake executor have no
-// bytes, so there are enough of them unless kv_cache_bytes says otherwise.
-Result<RunnerLimits> plan_memory(const EngineOptions& options, int64_t model_len,
-                                 const KVGroupSpec& group) {
+// Blocks and context length that options and `kv_bytes` of memory allow. The blocks of the fake
+// executor have no bytes, so there are enough of them unless kv_cache_bytes says otherwise.
+Status plan_pages(const EngineOptions& options, const KVGroupSpec& group, int64_t kv_bytes,
+                  RunnerLimits& limits) {
   constexpr int64_t kMostBlocks = std::numeric_limits<int32_t>::max();
-  RunnerLimits limits;
-  limits.block_size = group.block_size;
-  limits.max_num_batched_tokens = options.max_num_batched_tokens;
-  limits.max_logit_rows = std::max<int64_t>(kMinLogitRows, options.max_num_seqs);
-  if (options.max_model_len > model_len) {
-    return bad_usage(str("max_model_len is ", options.max_model_len, "; the model's context holds ",
-                         model_len, " tokens"));
-  }
-  const int64_t wanted_len = options.max_model_len > 0 ? options.max_model_len : model_len;
+  const int64_t wanted_len = limits.max_model_len;
   const int64_t blocks_per_seq = div_up<int64_t>(wanted_len, group.block_size);
-  const int64_t free_bytes =
-      options.kv_cache_bytes > 0 ? options.kv_cache_bytes : physical_memory_bytes() / 4;
+  const int64_t free_bytes = options.kv_cache_bytes > 0 ? options.kv_cache_bytes : kv_bytes;
   int64_t num_blocks = free_bytes / group.block_bytes();
   if (options.kv_cache_bytes == 0) {
     const int64_t enough = blocks_per_seq * options.max_num_seqs;
@@ -59,19 +50,36 @@ Result<RunnerLimits> plan_memory(const EngineOptions& options, int64_t model_len
   if (num_blocks < least_blocks) {
     return does_not_fit(str("the KV cache of one sequence of ", least_blocks * group.block_size,
                             " tokens needs ", least_blocks * group.block_bytes(),
-                            " bytes, free are ", free_bytes,
+                            " bytes, free are ", std::max<int64_t>(0, free_bytes),
                             ": lower max_model_len or raise kv_cache_bytes"));
   }
   limits.num_blocks = num_blocks;
   limits.max_model_len = std::min(wanted_len, num_blocks * group.block_size);
+  return {};
+}
+
+Result<RunnerLimits> plan_limits(const EngineOptions& options, int64_t model_len,
+                                 const KVGroupSpec& group) {
+  RunnerLimits limits;
+  limits.block_size = group.block_size;
+  limits.max_num_batched_tokens = options.max_num_batched_tokens;
+  limits.max_logit_rows = std::max<int64_t>(kMinLogitRows, options.max_num_seqs);
+  if (options.max_model_len > model_len) {
+    return bad_usage(str("max_model_len is ", options.max_model_len, "; the model's context holds ",
+                         model_len, " tokens"));
+  }
+  limits.max_model_len = options.max_model_len > 0 ? options.max_model_len : model_len;
   return limits;
 }
 
-Status check_weights_fit(int64_t needed_bytes) {
-  const int64_t free_bytes = physical_memory_bytes();
+bool on_gpu(const Ops& ops) { return ops.memory != &host_memory(); }
+
+Status check_weights_fit(int64_t needed_bytes, const DeviceMemory& memory) {
+  const auto free_bytes = static_cast<int64_t>(memory.free_bytes());
   if (needed_bytes <= free_bytes) return {};
-  return does_not_fit(
-      str("the weights need ", needed_bytes, " bytes, the machine has ", free_bytes));
+  return does_not_fit(str("the weights need ", needed_bytes, " bytes, the ",
+                          &memory == &host_memory() ? "machine" : memory.name, " has ",
+                          free_bytes));
 }
 
 int64_t num_weights(const DecoderSpec& spec) {
@@ -142,7 +150,7 @@ ModelInfo describe(const ModelDescription& model, const KVGroupSpec& group,
   info.kv_bytes_per_token = group.block_bytes() / group.block_size;
   info.vocab_size = model.spec.vocab_size;
   info.max_model_len = limits.max_model_len;
-  info.device = "cpu";
+  info.device = resolved.ops->memory->name;
   info.kernels = resolved.ops->name;
   info.num_threads = resolved.num_threads;
   return info;
@@ -187,7 +195,12 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::open(const EngineOptions& opti
   }
   const KVGroupSpec group = kv_group(model.spec, resolved.kv_dtype, options.block_size);
   SLIPSTREAM_ASSIGN_OR_RETURN(runner->limits_,
-                              plan_memory(options, model.config.max_position_embeddings, group));
+                              plan_limits(options, model.config.max_position_embeddings, group));
+  // A GPU's pages take what weights and activations leave; see load_state.
+  if (!on_gpu(*resolved.ops) || resolved.fake_executor) {
+    SLIPSTREAM_RETURN_IF_ERROR(
+        plan_pages(options, group, physical_memory_bytes() / 4, runner->limits_));
+  }
   SLIPSTREAM_ASSIGN_OR_RETURN(runner->tokenizer_,
                               load_tokenizer(options, runner->checkpoint_.get()));
   runner->eos_token_ids_ = end_ids(model.config, defaults, runner->tokenizer_.get());
@@ -218,30 +231,49 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::open(const EngineOptions& opti
 // Weights, pages, activations and the executor that computes with them.
 Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptions& resolved,
                                const ModelDescription& model, const KVGroupSpec& group) {
-  SLIPSTREAM_RETURN_IF_ERROR(check_weights_fit(
-      checkpoint_ != nullptr ? static_cast<int64_t>(checkpoint_->file_bytes())
-                             : static_cast<int64_t>(quant_format(kDummyWeights).bytes_per_weight() *
-                                                    static_cast<double>(num_weights(model.spec)))));
+  const Ops& ops = *resolved.ops;
+  const auto free_at_start = static_cast<double>(ops.memory->free_bytes());
+  const int64_t needed_bytes =
+      on_gpu(ops)
+          ? num_weights(model.spec) * static_cast<int64_t>(dtype_bytes(resolved.weight_dtype))
+      : checkpoint_ != nullptr
+          ? static_cast<int64_t>(checkpoint_->file_bytes())
+          : static_cast<int64_t>(quant_format(kDummyWeights).bytes_per_weight() *
+                                 static_cast<double>(num_weights(model.spec)));
+  SLIPSTREAM_RETURN_IF_ERROR(check_weights_fit(needed_bytes, *ops.memory));
   OpContext ctx;
   ctx.pool = pool_.get();
-  ctx.scratch = Buffer(resolved.ops->scratch_bytes(
-      op_limits(model.spec, limits_.max_num_batched_tokens, limits_.max_model_len)));
+  ctx.weight_dtype = resolved.weight_dtype;
+  SLIPSTREAM_RETURN_IF_ERROR(
+      ops.open(ctx, op_limits(model.spec, {.max_tokens = limits_.max_num_batched_tokens,
+                                           .max_seqs = options.max_num_seqs,
+                                           .max_context = limits_.max_model_len})));
   const LoadProgress progress = [&](int64_t done_bytes, int64_t total_bytes) {
     if (options.on_progress) options.on_progress({"weights", done_bytes, total_bytes});
   };
-  auto weights =
-      checkpoint_ != nullptr
-          ? load_weights(*checkpoint_, model.spec, model.names, *resolved.ops, ctx, progress)
-          : dummy_weights(model.spec, kDummyWeights, options.seed, *resolved.ops, ctx);
+  auto weights = checkpoint_ != nullptr
+                     ? load_weights(*checkpoint_, model.spec, model.names, ops, ctx, progress)
+                     : dummy_weights(model.spec, kDummyWeights, options.seed, ops, ctx);
   if (!weights.ok()) return weights.status();
-  SLIPSTREAM_ASSIGN_OR_RETURN(KVCache kv, KVCache::create(group, limits_.num_blocks));
-  state_ = std::make_unique<ModelState>(
-      ModelState{model.spec, std::move(weights).value(), rope_frequencies(model.spec.rope),
-                 std::move(kv), resolved.ops, std::move(ctx),
-                 Workspace(model.spec, limits_.max_num_batched_tokens, limits_.max_logit_rows)});
+  Workspace workspace(model.spec, ops, limits_.max_num_batched_tokens, limits_.max_logit_rows);
+  if (on_gpu(ops)) {
+    const double kept_free = (1.0 - options.gpu_memory_utilization) * free_at_start;
+    const double left = static_cast<double>(ops.memory->free_bytes()) - kept_free;
+    SLIPSTREAM_RETURN_IF_ERROR(plan_pages(options, group, static_cast<int64_t>(left), limits_));
+    info_.max_model_len = limits_.max_model_len;
+  }
+  SLIPSTREAM_ASSIGN_OR_RETURN(KVCache kv, KVCache::create(group, limits_.num_blocks, *ops.memory));
+  state_ = std::make_unique<ModelState>(ModelState{
+      model.spec, std::move(weights).value(), DeviceRope(rope_frequencies(model.spec.rope), ops),
+      std::move(kv), &ops, std::move(ctx), std::move(workspace)});
   info_.num_parameters = state_->weights.num_parameters;
   info_.weights_format = resolved.dummy_weights ? "dummy" : state_->weights.format;
   info_.bytes_per_token = state_->weights.bytes_per_token;
+  if (ops.replay != nullptr && options.executor != "eager") {
+    executors_.push_back(make_graph_executor(
+        *state_, {.max_num_seqs = options.max_num_seqs,
+                  .max_blocks_per_seq = div_up<int64_t>(limits_.max_model_len, group.block_size)}));
+  }
   executors_.push_back(make_eager_executor(*state_));
   return {};
 }
@@ -258,9 +290,27 @@ void ModelRunner::fake_state(const EngineOptions& options) {
 
 TensorView ModelRunner::forward(const ForwardBatch& batch) {
   for (const std::unique_ptr<Executor>& executor : executors_) {
-    if (executor->can_run(batch)) return executor->forward(batch);
+    if (executor->can_run(batch)) return logits_ = executor->forward(batch);
   }
   check_failed(__FILE__, __LINE__, "executor", "the last executor takes every batch");
+}
+
+bool ModelRunner::samples_on_device() const {
+  return state_ != nullptr && state_->ops->sample != nullptr;
+}
+
+void ModelRunner::sample(std::span<const SampleRow> rows, int32_t* token_ids) {
+  state_->ops->sample(state_->ctx, logits_, rows, token_ids);
+}
+
+std::span<float> ModelRunner::host_logits(int64_t row, std::vector<float>& copy) const {
+  const auto size = static_cast<size_t>(logits_.dim(1));
+  if (state_ == nullptr || state_->ops->memory == &host_memory()) {
+    return {logits_.f32_row(row), size};
+  }
+  copy.resize(size);
+  state_->ops->memory->copy_out(copy.data(), logits_.f32_row(row), size * sizeof(float));
+  return copy;
 }
 
 double ModelRunner::measure_read_gb_s() {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -45,7 +46,15 @@ class ModelRunner {
   ModelRunner(const ModelRunner&) = delete;
   ModelRunner& operator=(const ModelRunner&) = delete;
 
+  // Logits [num_logit_rows, vocab_size] f32 in the device's memory, valid until the next call.
   TensorView forward(const ForwardBatch& batch);
+  // Whether sample() works; else the host samples from rows of host_logits().
+  bool samples_on_device() const;
+  // token_ids[i] = the token of rows[i] of the last forward's logits; -1 when they are no numbers.
+  void sample(std::span<const SampleRow> rows, int32_t* token_ids);
+  // Row `row` of the last forward's logits on the host, which may overwrite it: in place, or a copy
+  // in `copy`.
+  std::span<float> host_logits(int64_t row, std::vector<float>& copy) const;
   double measure_read_gb_s();  // 0 without weights
 
   ThreadPool& pool() { return *pool_; }
@@ -65,6 +74,7 @@ class ModelRunner {
   std::unique_ptr<Checkpoint> checkpoint_;  // weights may borrow its mapped bytes; null for dummy
   std::unique_ptr<ModelState> state_;       // null: no model is computed
   std::vector<std::unique_ptr<Executor>> executors_;  // in order of preference
+  TensorView logits_;                                 // of the last forward
   RunnerLimits limits_;
   ModelInfo info_;
   std::shared_ptr<const Tokenizer> tokenizer_;

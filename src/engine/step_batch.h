@@ -5,7 +5,7 @@
 #include <functional>
 
 #include "engine/scheduler.h"
-#include "model/forward_batch.h"
+#include "ops/forward_batch.h"
 
 namespace slipstream {
 

@@ -5,11 +5,11 @@
 #include <utility>
 
 #include "base/checked_math.h"
-#include "base/machine.h"
 
 namespace slipstream {
 
-Result<KVCache> KVCache::create(const KVGroupSpec& spec, int64_t num_blocks) {
+Result<KVCache> KVCache::create(const KVGroupSpec& spec, int64_t num_blocks,
+                                const DeviceMemory& memory) {
   SLIPSTREAM_CHECK(spec.num_layers > 0 && spec.num_kv_heads > 0, "a KV group has layers and heads");
   SLIPSTREAM_CHECK(spec.head_dim > 0 && spec.block_size > 0, "a KV block has positions");
   SLIPSTREAM_CHECK(num_blocks > 0, "a KV cache has blocks");
@@ -19,11 +19,11 @@ Result<KVCache> KVCache::create(const KVGroupSpec& spec, int64_t num_blocks) {
   const auto total_bytes =
       layer_bytes ? checked_mul(*layer_bytes, static_cast<uint64_t>(spec.num_layers)) : layer_bytes;
   // Asked first: the system would promise more than it has and end the process on the first touch.
-  const auto free_bytes = static_cast<uint64_t>(physical_memory_bytes());
+  const uint64_t free_bytes = memory.free_bytes();
   if (!total_bytes || *total_bytes > free_bytes) {
     return does_not_fit(str("the KV cache of ", num_blocks, " blocks needs ",
                             total_bytes ? std::to_string(*total_bytes) : "more than 2^64",
-                            " bytes and the machine has ", free_bytes,
+                            " bytes and ", memory.name, " has ", free_bytes,
                             ": lower kv_cache_bytes or max_model_len"));
   }
 
@@ -32,7 +32,7 @@ Result<KVCache> KVCache::create(const KVGroupSpec& spec, int64_t num_blocks) {
   std::vector<Buffer> layers;
   layers.reserve(static_cast<size_t>(spec.num_layers));
   try {
-    for (int layer = 0; layer < spec.num_layers; ++layer) layers.emplace_back(*layer_bytes);
+    for (int layer = 0; layer < spec.num_layers; ++layer) layers.emplace_back(*layer_bytes, memory);
   } catch (const std::bad_alloc&) {
     return does_not_fit(str("the KV cache needs ", *total_bytes, " bytes and only ",
                             layers.size() * *layer_bytes,

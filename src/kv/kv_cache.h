@@ -28,8 +28,9 @@ struct KVGroupSpec {
 
 class KVCache {
  public:
-  // Reserves address space; pages become resident when first written.
-  static Result<KVCache> create(const KVGroupSpec& spec, int64_t num_blocks);
+  // On the host this reserves address space: pages become resident when first written.
+  static Result<KVCache> create(const KVGroupSpec& spec, int64_t num_blocks,
+                                const DeviceMemory& memory = host_memory());
 
   KVLayerView layer(int layer_idx) const;
   const KVGroupSpec& spec() const { return spec_; }

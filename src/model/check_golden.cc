@@ -133,10 +133,13 @@ Result<GoldenReport> check_golden(const std::string& folder, const Ops& ops) {
   const Golden& golden = read.value();
   const auto num_prompt = std::ssize(golden.prompt);
   const auto num_greedy = std::ssize(golden.greedy);
+  const bool on_host = ops.memory == &host_memory();
   SLIPSTREAM_ASSIGN_OR_RETURN(
       const std::unique_ptr<ChunkRunner> runner,
       ChunkRunner::open(folder, ops,
-                        {.max_tokens = num_prompt, .max_context = num_prompt + num_greedy}));
+                        {.max_tokens = num_prompt,
+                         .max_context = num_prompt + num_greedy,
+                         .kv_dtype = on_host ? DType::kF32 : DType::kBF16}));
   const Status fits = check_fits(golden, runner->model().config);
   if (!fits.ok()) return fits.in(path);
 

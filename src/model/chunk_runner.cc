@@ -27,11 +27,14 @@ ChunkRunner::ChunkRunner(const Ops& ops, const ChunkRunnerOptions& options)
 ChunkRunner::~ChunkRunner() = default;
 
 Status ChunkRunner::prepare() {
-  const OpLimits limits = op_limits(model_.spec, options_.max_tokens, options_.max_context);
+  const OpLimits limits =
+      op_limits(model_.spec, {options_.max_tokens, options_.num_seqs, options_.max_context});
   ctx_.pool = &pool_;
-  ctx_.scratch = Buffer(ops_.scratch_bytes(limits));
-  rope_ = rope_frequencies(model_.spec.rope);
-  workspace_ = std::make_unique<Workspace>(model_.spec, options_.max_tokens, options_.max_tokens);
+  ctx_.weight_dtype = options_.weight_dtype;
+  SLIPSTREAM_RETURN_IF_ERROR(ops_.open(ctx_, limits));
+  rope_.emplace(rope_frequencies(model_.spec.rope), ops_);
+  workspace_ =
+      std::make_unique<Workspace>(model_.spec, ops_, options_.max_tokens, options_.max_tokens);
 
   const AttentionSpec& attention = model_.spec.layers.front().attention;
   const KVGroupSpec group{.num_layers = static_cast<int>(model_.spec.layers.size()),
@@ -40,8 +43,8 @@ Status ChunkRunner::prepare() {
                           .block_size = kBlockSize,
                           .dtype = options_.kv_dtype};
   const int64_t blocks_per_seq = div_up<int64_t>(options_.max_context, kBlockSize);
-  SLIPSTREAM_ASSIGN_OR_RETURN(KVCache kv,
-                              KVCache::create(group, blocks_per_seq * options_.num_seqs));
+  SLIPSTREAM_ASSIGN_OR_RETURN(
+      KVCache kv, KVCache::create(group, blocks_per_seq * options_.num_seqs, *ops_.memory));
   kv_ = std::make_unique<KVCache>(std::move(kv));
   return {};
 }
@@ -99,14 +102,20 @@ TensorView ChunkRunner::run(std::span<const Chunk> chunks, LogitRows rows) {
       batch.block_table.push_back(block_id(block_idx, chunk.seq_idx, options_.num_seqs));
     }
   }
-  return forward({.spec = model_.spec,
-                  .weights = weights_,
-                  .rope = rope_,
-                  .batch = batch,
-                  .kv = *kv_,
-                  .ops = ops_,
-                  .ctx = ctx_,
-                  .workspace = *workspace_});
+  check_batch(batch, model_.spec, *workspace_);
+  TensorView logits = forward({.spec = model_.spec,
+                               .weights = weights_,
+                               .rope = *rope_,
+                               .batch = ops_.begin_step(ctx_, batch),
+                               .kv = *kv_,
+                               .ops = ops_,
+                               .ctx = ctx_,
+                               .workspace = *workspace_});
+  if (ops_.memory == &host_memory()) return logits;
+  host_logits_.resize(static_cast<size_t>(logits.num_elements()));
+  ops_.memory->copy_out(host_logits_.data(), logits.data, host_logits_.size() * sizeof(float));
+  logits.data = host_logits_.data();
+  return logits;
 }
 
 TensorView ChunkRunner::run(int seq_idx, std::vector<int32_t> token_ids) {

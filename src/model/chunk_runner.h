@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,6 +25,7 @@ struct ChunkRunnerOptions {
   int64_t max_tokens = 512;  // of all chunks of one call
   int64_t max_context = 512;
   DType kv_dtype = DType::kF32;
+  DType weight_dtype = DType::kBF16;  // of a GPU's matrices: bf16 or fp8_e4m3
 };
 
 // The next tokens of one sequence.
@@ -68,11 +70,12 @@ class ChunkRunner {
   OpContext ctx_;
   std::unique_ptr<Checkpoint> checkpoint_;  // weights may borrow from its files
   ModelDescription model_;
-  RopeFrequencies rope_;
+  std::optional<DeviceRope> rope_;
   DecoderWeights weights_;
   std::unique_ptr<KVCache> kv_;
   std::unique_ptr<Workspace> workspace_;
   std::vector<int64_t> seq_tokens_;  // [num_seqs], tokens in the pages
+  std::vector<float> host_logits_;   // of the last run, where the device's memory is not the host's
 };
 
 // The index of the largest logit of row `row`; of equals, the first.

@@ -9,8 +9,8 @@
 #include "base/status.h"
 #include "kv/kv_cache.h"
 #include "model/config.h"
-#include "model/forward_batch.h"
 #include "model/spec.h"
+#include "ops/forward_batch.h"
 #include "ops/ops.h"
 
 namespace slipstream {
@@ -18,18 +18,18 @@ namespace slipstream {
 class Checkpoint;
 
 struct LayerWeights {
-  std::vector<float> attn_norm, mlp_norm;  // [hidden]
-  Weight q, k, v, o;  // [heads * head_dim, hidden], ..., [hidden, heads * head_dim]
-  std::vector<float> q_bias, k_bias, v_bias, o_bias;
-  std::vector<float> q_norm, k_norm;  // [head_dim]
-  Weight gate, up, down;              // [intermediate, hidden] x2, [hidden, intermediate]
-  std::vector<float> gate_bias, up_bias, down_bias;
+  FloatVector attn_norm, mlp_norm;  // [hidden]
+  Weight q, k, v, o;                // [heads * head_dim, hidden], ..., [hidden, heads * head_dim]
+  FloatVector q_bias, k_bias, v_bias, o_bias;
+  FloatVector q_norm, k_norm;  // [head_dim]
+  Weight gate, up, down;       // [intermediate, hidden] x2, [hidden, intermediate]
+  FloatVector gate_bias, up_bias, down_bias;
 };
 
 struct DecoderWeights {
-  Weight embed;                   // [vocab, hidden]
-  std::vector<float> final_norm;  // [hidden]
-  Weight lm_head;                 // [vocab, hidden]; shares embed's payload when tied
+  Weight embed;            // [vocab, hidden]
+  FloatVector final_norm;  // [hidden]
+  Weight lm_head;          // [vocab, hidden]; shares embed's payload when tied
   std::vector<LayerWeights> layers;
   int64_t num_parameters = 0;
   int64_t bytes_per_token = 0;  // weight bytes one decoded token streams, LM head included
@@ -51,21 +51,34 @@ Result<DecoderWeights> dummy_weights(const DecoderSpec& spec, QuantType type, ui
 // The memory one decoded token reads: every matrix but the embedding table, the LM head included.
 std::vector<ByteRange> streamed_ranges(const DecoderWeights& weights);
 
-// Activations of one step, taken once for the largest batch.
+// Activations of one step, taken once for the largest batch, in the backend's memory.
 struct Workspace {
-  Workspace(const DecoderSpec& spec, int64_t max_tokens, int64_t max_logit_rows);
-  // Shapes are [max_tokens, width], the last two [max_logit_rows, width].
-  Buffer hidden, normed, qkv, attn_out, gate_up, activated, branch_out, cos_sin;
-  Buffer logit_hidden, logits;
+  Workspace(const DecoderSpec& spec, const Ops& ops, int64_t max_tokens, int64_t max_logit_rows);
+  // Of ops.activation_dtype, [max_tokens, width].
+  Buffer hidden, normed, qkv, attn_out, gate_up, activated, branch_out;
+  // Inputs of `linear` where it wants them in 8 bits: [max_tokens, widest], scales [max_tokens].
+  Buffer quantized, row_scales;
+  Buffer cos_sin;       // f32 [max_tokens, rotary_dim]
+  Buffer logit_hidden;  // [max_logit_rows, hidden]
+  Buffer logits;        // f32 [max_logit_rows, vocab]
   int64_t max_tokens = 0;
   int64_t max_logit_rows = 0;
+};
+
+// Frequencies of the rotary embedding in the backend's memory.
+struct DeviceRope {
+  FloatVector inv_freq;
+  float attention_factor = 1.0f;
+
+  DeviceRope(const RopeFrequencies& host, const Ops& ops)
+      : inv_freq(host.inv_freq, *ops.memory), attention_factor(host.attention_factor) {}
 };
 
 struct ForwardArgs {
   const DecoderSpec& spec;
   const DecoderWeights& weights;
-  const RopeFrequencies& rope;
-  const ForwardBatch& batch;
+  const DeviceRope& rope;
+  const BatchView& batch;  // of ops.begin_step
   const KVCache& kv;
   const Ops& ops;
   OpContext& ctx;
@@ -76,6 +89,18 @@ struct ForwardArgs {
 // [num_logit_rows, vocab_size] f32 (a view into the workspace).
 TensorView forward(const ForwardArgs& args);
 
-OpLimits op_limits(const DecoderSpec& spec, int64_t max_tokens, int64_t max_context);
+// Counts and ids are within the spec and the workspace; a batch that is not is a bug of ours.
+void check_batch(const ForwardBatch& batch, const DecoderSpec& spec, const Workspace& workspace);
+
+// `values` [num_tokens, width] in the form in which `linear` reads it for `weight`: `plain` itself,
+// or the workspace's 8-bit rows.
+Activations linear_input(const ForwardArgs& args, TensorView plain, const Weight& weight);
+
+struct BatchLimits {
+  int64_t max_tokens = 0;
+  int64_t max_seqs = 1;
+  int64_t max_context = 0;
+};
+OpLimits op_limits(const DecoderSpec& spec, const BatchLimits& batch);
 
 }  // namespace slipstream

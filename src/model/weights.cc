@@ -18,12 +18,13 @@ struct MatrixSlot {
   int64_t rows = 0;
   int64_t cols = 0;
   Weight* weight = nullptr;
+  WeightRole role = WeightRole::kLinear;
 };
 
 struct VectorSlot {
   std::string name;
   int64_t size = 0;
-  std::vector<float>* values = nullptr;
+  FloatVector* values = nullptr;
 };
 
 struct Slots {
@@ -55,7 +56,7 @@ void add_layer_slots(const DecoderSpec& spec, const WeightNames& names, int laye
   const auto matrix = [&](const std::string& name, int64_t rows, int64_t cols, Weight& weight) {
     slots.matrices.push_back({layer_name(name, layer_idx), rows, cols, &weight});
   };
-  const auto vector = [&](const std::string& name, int64_t size, std::vector<float>& values) {
+  const auto vector = [&](const std::string& name, int64_t size, FloatVector& values) {
     slots.vectors.push_back({layer_name(name, layer_idx), size, &values});
   };
   vector(names.attn_norm, hidden, layer.attn_norm);
@@ -88,13 +89,15 @@ void add_layer_slots(const DecoderSpec& spec, const WeightNames& names, int laye
 Slots make_slots(const DecoderSpec& spec, const WeightNames& names, DecoderWeights& weights) {
   Slots slots;
   weights.layers.resize(spec.layers.size());
-  slots.matrices.push_back({names.embed, spec.vocab_size, spec.hidden_size, &weights.embed});
+  slots.matrices.push_back(
+      {names.embed, spec.vocab_size, spec.hidden_size, &weights.embed, WeightRole::kVocabulary});
   for (int layer_idx = 0; layer_idx < static_cast<int>(spec.layers.size()); ++layer_idx) {
     add_layer_slots(spec, names, layer_idx, weights.layers[static_cast<size_t>(layer_idx)], slots);
   }
   slots.vectors.push_back({names.final_norm, spec.hidden_size, &weights.final_norm});
   if (!spec.tied_embeddings) {
-    slots.matrices.push_back({names.lm_head, spec.vocab_size, spec.hidden_size, &weights.lm_head});
+    slots.matrices.push_back({names.lm_head, spec.vocab_size, spec.hidden_size, &weights.lm_head,
+                              WeightRole::kVocabulary});
   }
   return slots;
 }
@@ -191,7 +194,9 @@ Result<DecoderWeights> load_weights(const Checkpoint& checkpoint, const DecoderS
   warn_about_unused(checkpoint, slots, names);
 
   for (const VectorSlot& slot : slots.vectors) {
-    SLIPSTREAM_ASSIGN_OR_RETURN(*slot.values, checkpoint.vector(slot.name, slot.size));
+    SLIPSTREAM_ASSIGN_OR_RETURN(const std::vector<float> values,
+                                checkpoint.vector(slot.name, slot.size));
+    *slot.values = FloatVector(values, *ops.memory);
   }
   int64_t total_bytes = 0;
   for (const MatrixSlot& slot : slots.matrices) {
@@ -202,7 +207,7 @@ Result<DecoderWeights> load_weights(const Checkpoint& checkpoint, const DecoderS
     SLIPSTREAM_ASSIGN_OR_RETURN(const SourceMatrix source,
                                 checkpoint.matrix(slot.name, slot.rows, slot.cols));
     SLIPSTREAM_RETURN_IF_ERROR(checkpoint.check_finite(slot.name, source));
-    SLIPSTREAM_ASSIGN_OR_RETURN(*slot.weight, ops.pack(ctx, source));
+    SLIPSTREAM_ASSIGN_OR_RETURN(*slot.weight, ops.pack(ctx, source, slot.role));
     // A packed copy replaces the original, so that both are never resident together.
     if (slot.weight->owner != nullptr) checkpoint.drop(slot.name);
     done_bytes += source.bytes();
@@ -246,7 +251,8 @@ Result<DecoderWeights> dummy_weights(const DecoderSpec& spec, QuantType type, ui
   DecoderWeights weights;
   const Slots slots = make_slots(spec, names, weights);
   for (const VectorSlot& slot : slots.vectors) {
-    slot.values->assign(static_cast<size_t>(slot.size), 1.0f);
+    const std::vector<float> ones(static_cast<size_t>(slot.size), 1.0f);
+    *slot.values = FloatVector(ones, *ops.memory);
   }
   for (const MatrixSlot& slot : slots.matrices) {
     // As GGUF files do, F16 where a row is no whole number of blocks.
@@ -255,7 +261,7 @@ Result<DecoderWeights> dummy_weights(const DecoderSpec& spec, QuantType type, ui
     const uint64_t matrix_seed = SplitMix64(seed++).next();
     const Buffer values = random_matrix(format, slot.rows, slot.cols, matrix_seed, *ctx.pool);
     const SourceMatrix source{values.as<std::byte>(), format.type, slot.rows, slot.cols};
-    SLIPSTREAM_ASSIGN_OR_RETURN(*slot.weight, ops.pack(ctx, source));
+    SLIPSTREAM_ASSIGN_OR_RETURN(*slot.weight, ops.pack(ctx, source, slot.role));
     if (slot.weight->owner == nullptr) {
       return failed(str("backend ", ops.name, " borrows weights; random ones have no file"));
     }

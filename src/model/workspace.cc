@@ -8,7 +8,7 @@ namespace {
 
 struct Widths {
   int64_t q = 0, qkv = 0, intermediate = 0;
-  int64_t heads = 0, head_dim = 0;
+  int64_t heads = 0, head_dim = 0, heads_per_kv_head = 1;
 };
 
 // The widest of all layers.
@@ -23,38 +23,46 @@ Widths widths(const DecoderSpec& spec) {
     widest.intermediate = std::max(widest.intermediate, layer.mlp.intermediate_size);
     widest.heads = std::max<int64_t>(widest.heads, attention.num_heads);
     widest.head_dim = std::max<int64_t>(widest.head_dim, attention.head_dim);
+    widest.heads_per_kv_head = attention.num_heads / attention.num_kv_heads;
   }
   return widest;
 }
 
-Buffer f32_rows(int64_t num_rows, int64_t width) {
-  return Buffer(static_cast<size_t>(num_rows * width) * sizeof(float));
-}
-
 }  // namespace
 
-Workspace::Workspace(const DecoderSpec& spec, int64_t tokens, int64_t logit_rows)
+Workspace::Workspace(const DecoderSpec& spec, const Ops& ops, int64_t tokens, int64_t logit_rows)
     : max_tokens(tokens), max_logit_rows(std::min(tokens, logit_rows)) {
   const Widths widest = widths(spec);
-  hidden = f32_rows(max_tokens, spec.hidden_size);
-  normed = f32_rows(max_tokens, spec.hidden_size);
-  qkv = f32_rows(max_tokens, widest.qkv);
-  attn_out = f32_rows(max_tokens, widest.q);
-  gate_up = f32_rows(max_tokens, 2 * widest.intermediate);
-  activated = f32_rows(max_tokens, widest.intermediate);
-  branch_out = f32_rows(max_tokens, spec.hidden_size);
-  cos_sin = f32_rows(max_tokens, spec.rope.rotary_dim);
-  logit_hidden = f32_rows(max_logit_rows, spec.hidden_size);
-  logits = f32_rows(max_logit_rows, spec.vocab_size);
+  const auto rows = [&ops](DType dtype, int64_t num_rows, int64_t width) {
+    return Buffer(static_cast<size_t>(num_rows * width) * dtype_bytes(dtype), *ops.memory);
+  };
+  const DType dtype = ops.activation_dtype;
+  hidden = rows(dtype, max_tokens, spec.hidden_size);
+  normed = rows(dtype, max_tokens, spec.hidden_size);
+  qkv = rows(dtype, max_tokens, widest.qkv);
+  attn_out = rows(dtype, max_tokens, widest.q);
+  gate_up = rows(dtype, max_tokens, 2 * widest.intermediate);
+  activated = rows(dtype, max_tokens, widest.intermediate);
+  branch_out = rows(dtype, max_tokens, spec.hidden_size);
+  if (dtype != DType::kF32) {
+    const int64_t width = std::max({spec.hidden_size, widest.q, widest.intermediate});
+    quantized = rows(DType::kF8E4M3, max_tokens, width);
+    row_scales = rows(DType::kF32, max_tokens, 1);
+  }
+  cos_sin = rows(DType::kF32, max_tokens, spec.rope.rotary_dim);
+  logit_hidden = rows(dtype, max_logit_rows, spec.hidden_size);
+  logits = rows(DType::kF32, max_logit_rows, spec.vocab_size);
 }
 
-OpLimits op_limits(const DecoderSpec& spec, int64_t max_tokens, int64_t max_context) {
+OpLimits op_limits(const DecoderSpec& spec, const BatchLimits& batch) {
   const Widths widest = widths(spec);
-  return {.max_tokens = max_tokens,
+  return {.max_tokens = batch.max_tokens,
+          .max_seqs = batch.max_seqs,
           .max_cols = std::max({spec.hidden_size, widest.q, widest.intermediate}),
           .max_heads = widest.heads,
+          .heads_per_kv_head = widest.heads_per_kv_head,
           .max_head_dim = widest.head_dim,
-          .max_context = max_context};
+          .max_context = batch.max_context};
 }
 
 }  // namespace slipstream

@@ -1,38 +1,61 @@
 // Ops: the table of device functions. `ref`, each CPU instruction set and CUDA are values of it.
 //
-// Each line states shapes and formula; ops/cpu/ref holds the loop that defines it. Activations are
-// float32 on the CPU. M is the number of tokens (rows) of a ragged batch; a row's result never
-// depends on M, on its neighbours or on the number of threads.
-// Called by the engine thread only; an op returns when its output is complete.
+// Each line states shapes and formula; ops/cpu/ref holds the loop that defines it. M is the number
+// of tokens (rows) of a ragged batch; on the CPU a row's result never depends on M, on its
+// neighbours or on the number of threads. Activations are `activation_dtype`: float32 on the CPU,
+// bfloat16 on CUDA. Every pointer and view is in the table's `memory`. Called by the engine thread
+// only. On the CPU an op returns when its output is complete; a device runs the ops of a context in
+// order and DeviceMemory::copy_out waits for them.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "base/status.h"
 #include "base/thread_pool.h"
 #include "core/tensor.h"
+#include "ops/forward_batch.h"
 #include "quant/format.h"
 
 namespace slipstream {
 
 // The largest batch an OpContext must serve: fixes the scratch memory, which is taken once.
 struct OpLimits {
-  int64_t max_tokens = 0;  // rows of any activation
-  int64_t max_cols = 0;    // widest `linear` input
-  int64_t max_heads = 0;   // query heads
+  int64_t max_tokens = 0;         // rows of any activation
+  int64_t max_seqs = 1;           // of a batch
+  int64_t max_cols = 0;           // widest `linear` input
+  int64_t max_heads = 0;          // query heads
+  int64_t heads_per_kv_head = 1;  // query heads that share a KV head, the same in every layer
   int64_t max_head_dim = 0;
   int64_t max_context = 0;  // KV positions of one sequence
 };
 
 struct OpContext {
   ThreadPool* pool = nullptr;
-  Buffer scratch;  // Ops::scratch_bytes(limits) bytes; contents are meaningless between ops
+  Buffer scratch;  // of Ops::open; contents are meaningless between ops
+  std::shared_ptr<void> device_state = nullptr;  // a backend's own: streams, handles
+  DType weight_dtype = DType::kBF16;  // CUDA: what kLinear matrices are packed as, or fp8_e4m3
   // The chunk that Ops::pack is filling with small matrices, so that they share huge pages; every
   // Weight in it holds a reference.
   std::shared_ptr<Buffer> weight_chunk = nullptr;
   size_t weight_chunk_used = 0;
+};
+
+// The input of `linear`, as an op before it writes it: values of activation_dtype, or E4M3 with a
+// scale a row (value = scale x stored) where Ops::linear_input says so.
+struct Activations {
+  TensorView values;            // [M, cols]
+  float* row_scales = nullptr;  // [M]
+
+  Activations() = default;
+  Activations(TensorView plain) : values(plain) {}  // NOLINT: implicit by design
+  Activations(TensorView stored, float* scales) : values(stored), row_scales(scales) {}
+  Activations rows(int64_t begin, int64_t count) const {
+    return {values.rows(begin, count), row_scales == nullptr ? nullptr : row_scales + begin};
+  }
 };
 
 // One output of `linear`: y[M, weight.rows] = x W^T + bias. `y` may be a column range of a wider
@@ -52,13 +75,13 @@ struct RopeParams {
   float attention_factor = 1.0f;    // multiplies cos and sin (YaRN); 1 otherwise
 };
 
-// One layer's pages. K: [num_blocks, num_kv_heads, head_dim, block_size]: a block's positions are
-// contiguous per dimension, so scores of 16 positions need no horizontal sum.
-// V: [num_blocks, num_kv_heads, block_size, head_dim].
+// One layer's pages. V: [num_blocks, num_kv_heads, block_size, head_dim]. K on the CPU:
+// [num_blocks, num_kv_heads, head_dim, block_size]: a block's positions are contiguous per
+// dimension, so scores of 16 positions need no horizontal sum. K on CUDA: as V.
 struct KVLayerView {
   void* k = nullptr;
   void* v = nullptr;
-  DType dtype = DType::kF16;  // f16 or f32
+  DType dtype = DType::kF16;  // f16 or f32 on the CPU; bf16 or fp8_e4m3 on CUDA
   int64_t num_blocks = 0;
   int num_kv_heads = 0;
   int head_dim = 0;
@@ -73,27 +96,59 @@ struct AttentionArgs {
   TensorView q;    // [M, num_heads, head_dim]
   TensorView out;  // [M, num_heads, head_dim]
   KVLayerView kv;
-  int num_seqs = 0;
-  const int32_t* cu_seqlens_q = nullptr;  // [B + 1]
-  const int32_t* seq_lens = nullptr;      // [B], positions after this step
-  const int32_t* block_table = nullptr;   // [B, block_table_stride]
-  int64_t block_table_stride = 0;
+  BatchView batch;
   float scale = 1.0f;
   int window = 0;        // 0: full
   float softcap = 0.0f;  // 0: none, else s = softcap * tanh(s / softcap)
 };
 constexpr int64_t kAttentionPartition = 256;
 
+// What lies between the products of q, k, v and attention, in place: norm of heads, rotation, and
+// the write of k and v to pages.
+struct QkvArgs {
+  TensorView q;  // [M, num_heads, head_dim]
+  TensorView k;  // [M, num_kv_heads, head_dim]
+  TensorView v;
+  const float* q_norm = nullptr;  // [head_dim]; null: heads are not normed
+  const float* k_norm = nullptr;
+  float norm_eps = 0.0f;
+  RopeParams rope;
+  TensorView cos_sin;  // [M, rotary_dim] of rope_table
+  const int64_t* slot_mapping =
+      nullptr;  // [M]; negative: a row that fills a batch, written nowhere
+  KVLayerView kv;
+};
+
+// A row of logits to draw a token from by temperature alone; see sampling/sampler.h.
+struct SampleRow {
+  int32_t row = 0;
+  float temperature = 0.0f;  // 0: the largest logit
+  uint64_t seed = 0;
+  uint32_t position = 0;
+  uint32_t choice_idx = 0;
+};
+
 using ByteRange = std::span<const std::byte>;
+
+// What a matrix is for: a backend may store the vocabulary's matrices in another format.
+enum class WeightRole : uint8_t { kLinear, kVocabulary };
 
 struct Ops {
   const char* name = "";
+  const DeviceMemory* memory = nullptr;
+  DType activation_dtype = DType::kF32;
 
-  // Bytes of OpContext::scratch that batches within `limits` need.
-  size_t (*scratch_bytes)(const OpLimits& limits) = nullptr;
+  // Takes what the ops of `ctx` need for batches within `limits`; ctx.pool is set before.
+  Status (*open)(OpContext& ctx, const OpLimits& limits) = nullptr;
 
   // The matrix in the layout this backend streams. Takes a copy unless the layout is the file's.
-  Result<Weight> (*pack)(OpContext& ctx, const SourceMatrix& source) = nullptr;
+  Result<Weight> (*pack)(OpContext& ctx, const SourceMatrix& source, WeightRole role) = nullptr;
+
+  // The dtype in which `linear` wants its input for this weight.
+  DType (*linear_input)(const Weight& weight) = nullptr;
+
+  // The batch where this backend's ops read it; valid until the next call.
+  BatchView (*begin_step)(OpContext& ctx, const ForwardBatch& batch) = nullptr;
 
   // out[M, hidden] = row token_ids[m] of table, dequantised
   void (*embed)(OpContext& ctx, const Weight& table, const int32_t* token_ids,
@@ -101,17 +156,20 @@ struct Ops {
 
   // out[M, n] = x / sqrt(mean(x^2) + eps) * weight
   void (*rms_norm)(OpContext& ctx, TensorView x, const float* weight, float eps,
-                   TensorView out) = nullptr;
+                   Activations out) = nullptr;
 
   // residual[M, n] += x; out = rms_norm(residual)
   void (*add_rms_norm)(OpContext& ctx, TensorView residual, TensorView x, const float* weight,
-                       float eps, TensorView out) = nullptr;
+                       float eps, Activations out) = nullptr;
 
   // x[M, heads, head_dim] in place: rms_norm of every head (Qwen3's q_norm, k_norm)
   void (*head_rms_norm)(OpContext& ctx, TensorView x, const float* weight, float eps) = nullptr;
 
-  // For each part: y[M, rows] = x[M, cols] W^T + bias
-  void (*linear)(OpContext& ctx, TensorView x, std::span<const LinearPart> parts) = nullptr;
+  // out = x as `linear` wants it; nothing to do where both are the same memory
+  void (*to_activations)(OpContext& ctx, TensorView x, Activations out) = nullptr;
+
+  // For each part: y[M, rows] = x[M, cols] W^T + bias. y is of activation_dtype, or f32.
+  void (*linear)(OpContext& ctx, const Activations& x, std::span<const LinearPart> parts) = nullptr;
 
   // cos_sin[M, rotary_dim] = cos(p * inv_freq) in the first half, sin in the second, times
   // attention_factor; computed once per step and shared by all layers
@@ -125,11 +183,14 @@ struct Ops {
   void (*kv_append)(OpContext& ctx, TensorView k, TensorView v, const int64_t* slot_mapping,
                     const KVLayerView& kv) = nullptr;
 
+  // head_rms_norm of q and k, rope of both, kv_append: compose.cc makes it of those
+  void (*norm_rope_append)(OpContext& ctx, const QkvArgs& args) = nullptr;
+
   // out = softmax(scale q K^T) V, causal, over pages
   void (*attention)(OpContext& ctx, const AttentionArgs& args) = nullptr;
 
   // out[M, n] = silu(gate) * up
-  void (*silu_mul)(OpContext& ctx, TensorView gate, TensorView up, TensorView out) = nullptr;
+  void (*silu_mul)(OpContext& ctx, TensorView gate, TensorView up, Activations out) = nullptr;
 
   // residual[M, n] += x
   void (*add)(OpContext& ctx, TensorView residual, TensorView x) = nullptr;
@@ -138,10 +199,27 @@ struct Ops {
   void (*gather_rows)(OpContext& ctx, TensorView x, const int32_t* rows, int64_t num_rows,
                       TensorView out) = nullptr;
 
+  // Calls `launch`, whose ops read and write the same memory whenever `key` is the same, and runs
+  // what it launched; or runs again what an earlier call for `key` launched, without calling it.
+  // Null: nothing to gain.
+  void (*replay)(OpContext& ctx, uint64_t key, const std::function<void()>& launch) = nullptr;
+
+  // token_ids[i] = the token of rows[i]; -1 when its logits hold NaN or +infinity. `token_ids` is
+  // the host's, complete on return. Null: the host samples.
+  void (*sample)(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows,
+                 int32_t* token_ids) = nullptr;
+
   // Gigabytes per second at which this backend reads `ranges`, weights as a rule, with the
   // context's threads: the roof of decode. Median of several passes over all of them.
   double (*measure_read_gb_s)(OpContext& ctx, std::span<const ByteRange> ranges) = nullptr;
 };
+
+// The table of the GPU; null when this build has no CUDA kernels or the machine no GPU they run on,
+// and then `why` says which.
+const Ops* cuda_ops(std::string* why);
+
+// Of compose.cc: ops made of other ops of the same table.
+void composed_norm_rope_append(const Ops& ops, OpContext& ctx, const QkvArgs& args);
 
 enum class CpuIsa : uint8_t { kAuto, kRef, kAvx2, kAvx512 };
 

@@ -56,7 +56,7 @@ Weight packed(const Ops& ops, OpContext& ctx, const MatrixShape& shape, uint64_t
   source.type = shape.type;
   source.rows = shape.rows;
   source.cols = shape.cols;
-  return std::move(ops.pack(ctx, source)).value();
+  return std::move(ops.pack(ctx, source, WeightRole::kLinear)).value();
 }
 
 OpInstance make_linear(const Ops& ops, OpContext& ctx, int64_t num_tokens,
@@ -350,11 +350,12 @@ OpCase attention_case(const AttentionShape& shape) {
                         args.q = view3(state->q, tokens, s.heads, s.head_dim);
                         args.out = view3(state->out, tokens, s.heads, s.head_dim);
                         args.kv = state->kv;
-                        args.num_seqs = static_cast<int>(s.seqs.size());
-                        args.cu_seqlens_q = state->cu_seqlens_q.data();
-                        args.seq_lens = state->seq_lens.data();
-                        args.block_table = state->block_table.data();
-                        args.block_table_stride = state->stride;
+                        args.batch.num_tokens = tokens;
+                        args.batch.num_seqs = static_cast<int>(s.seqs.size());
+                        args.batch.cu_seqlens_q = state->cu_seqlens_q.data();
+                        args.batch.seq_lens = state->seq_lens.data();
+                        args.batch.block_table = state->block_table.data();
+                        args.batch.block_table_stride = state->stride;
                         args.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
                         args.window = s.window;
                         args.softcap = s.softcap;

@@ -18,7 +18,7 @@ namespace {
 struct Harness {
   explicit Harness(int num_threads, const Ops& ops) : pool(num_threads) {
     ctx.pool = &pool;
-    ctx.scratch = Buffer(ops.scratch_bytes(op_case_limits()));
+    EXPECT_TRUE(ops.open(ctx, op_case_limits()).ok());
   }
   ThreadPool pool;
   OpContext ctx;
@@ -113,7 +113,7 @@ TEST_P(EveryIsa, ALinearRowDoesNotDependOnItsBatch) {
     source.cols = format.block_elements == 256 ? 768 : 608;
     const std::vector<std::byte> data = random_matrix(source.type, source.rows, source.cols, 5);
     source.data = data.data();
-    const Weight weight = std::move(ops_->pack(harness.ctx, source)).value();
+    const Weight weight = std::move(ops_->pack(harness.ctx, source, WeightRole::kLinear)).value();
     std::vector<float> x = seeded(kTokens * source.cols, 6, 3.0f);
     const std::vector<float> whole = linear_rows(*ops_, harness.ctx, weight, x, 0, kTokens);
     for (const int64_t chunk : {1, 2, 3, 4, 5, 6, 7, 12, 13, 33, 128}) {
@@ -137,7 +137,7 @@ TEST_P(EveryIsa, NotFiniteActivationsPoisonTheirOwnRowOnly) {
     source.cols = 64;
     const std::vector<std::byte> data = random_matrix(type, source.rows, source.cols, 8);
     source.data = data.data();
-    const Weight weight = std::move(ops_->pack(harness.ctx, source)).value();
+    const Weight weight = std::move(ops_->pack(harness.ctx, source, WeightRole::kLinear)).value();
     for (const int64_t tokens : {3, 9}) {
       std::vector<float> x = seeded(tokens * source.cols, 9, 1.0f);
       x[static_cast<size_t>(source.cols + 40)] = std::nanf("");
@@ -201,11 +201,11 @@ struct Sequence {
       args.q = heads(q, kHeads);
       args.out = heads(out, kHeads);
       args.kv = kv;
-      args.num_seqs = 1;
-      args.cu_seqlens_q = cu_seqlens_q;
-      args.seq_lens = &seq_len;
-      args.block_table = block_table.data();
-      args.block_table_stride = static_cast<int64_t>(block_table.size());
+      args.batch.num_seqs = 1;
+      args.batch.cu_seqlens_q = cu_seqlens_q;
+      args.batch.seq_lens = &seq_len;
+      args.batch.block_table = block_table.data();
+      args.batch.block_table_stride = static_cast<int64_t>(block_table.size());
       args.scale = 0.125f;
       args.window = window;
       ops.attention(ctx, args);
@@ -239,7 +239,7 @@ TEST_P(EveryIsa, PackedBytesAreTheFilesBytes) {
     source.cols = 256;
     const std::vector<std::byte> data = random_matrix(source.type, source.rows, source.cols, 5);
     source.data = data.data();
-    const Weight weight = std::move(ops_->pack(harness.ctx, source)).value();
+    const Weight weight = std::move(ops_->pack(harness.ctx, source, WeightRole::kLinear)).value();
     EXPECT_EQ(weight.payload_bytes, source.bytes()) << format.name;
   }
 }
@@ -250,7 +250,7 @@ TEST_P(EveryIsa, AMatrixThatIsNotWholeBlocksIsAnError) {
   source.type = QuantType::kQ4_K;
   source.rows = 4;
   source.cols = 128;
-  EXPECT_FALSE(ops_->pack(harness.ctx, source).ok());
+  EXPECT_FALSE(ops_->pack(harness.ctx, source, WeightRole::kLinear).ok());
 }
 
 TEST_P(EveryIsa, AnEmptyBatchIsNoWork) {
@@ -260,7 +260,7 @@ TEST_P(EveryIsa, AnEmptyBatchIsNoWork) {
   source.cols = 8;
   const std::vector<std::byte> data = random_matrix(source.type, source.rows, source.cols, 5);
   source.data = data.data();
-  const Weight weight = std::move(ops_->pack(harness.ctx, source)).value();
+  const Weight weight = std::move(ops_->pack(harness.ctx, source, WeightRole::kLinear)).value();
   std::vector<float> x;
   EXPECT_TRUE(linear_rows(*ops_, harness.ctx, weight, x, 0, 0).empty());
 }

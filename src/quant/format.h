@@ -68,7 +68,8 @@ struct SourceMatrix {
 void dequantize_row(const SourceMatrix& matrix, int64_t row, float* out);
 
 // How `payload` is laid out. Each backend streams its own layout; `kSource` is the file's.
-enum class WeightLayout : uint8_t { kSource, kCpuPanels };
+// `kRows`: dense rows in device memory, of `dtype`.
+enum class WeightLayout : uint8_t { kSource, kCpuPanels, kRows };
 
 // A weight matrix ready for one backend: y[m, rows] = x[m, cols] * W^T.
 struct Weight {
@@ -78,6 +79,9 @@ struct Weight {
   int64_t cols = 0;  // input features
   const std::byte* payload = nullptr;
   int64_t payload_bytes = 0;      // bytes streamed per use
+  DType dtype = DType::kF32;      // of kRows: bf16, or fp8_e4m3 with row_scales
+  const float* row_scales = nullptr;  // [rows], value = scale x stored
+  std::shared_ptr<Buffer> scales_owner;
   std::shared_ptr<Buffer> owner;  // null when the payload is borrowed from a mapped file; shared
                                   // because tied embeddings use one matrix twice
 

@@ -9,6 +9,6 @@ namespace slipstream {
 // out[T, hidden] = o_proj(attention(x[T, hidden])); appends the batch's K and V to the layer's
 // pages. The caller adds `out` to the residual.
 void attention_block(const ForwardArgs& args, int layer_idx, const RopeParams& rope,
-                     TensorView cos_sin, TensorView x, TensorView out);
+                     TensorView cos_sin, const Activations& x, TensorView out);
 
 }  // namespace slipstream

@@ -8,6 +8,6 @@ namespace slipstream {
 
 // out[T, hidden] = down(silu(gate(x)) * up(x)), x[T, hidden]. The caller adds `out` to the
 // residual.
-void mlp_block(const ForwardArgs& args, int layer_idx, TensorView x, TensorView out);
+void mlp_block(const ForwardArgs& args, int layer_idx, const Activations& x, TensorView out);
 
 }  // namespace slipstream

@@ -1,6 +1,7 @@
 #include "ops/cpu/attention.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/check.h"
 
@@ -47,13 +48,13 @@ TilePlace place_of(const AttentionArgs& args, const TileShape& shape, int64_t to
                    int64_t head_tile) {
   TilePlace place;
   for (;; ++place.seq) {
-    const int64_t begin = args.cu_seqlens_q[place.seq];
-    const int64_t count = args.cu_seqlens_q[place.seq + 1] - begin;
+    const int64_t begin = args.batch.cu_seqlens_q[place.seq];
+    const int64_t count = args.batch.cu_seqlens_q[place.seq + 1] - begin;
     const int64_t tiles = (count + shape.tokens_per_tile - 1) / shape.tokens_per_tile;
     if (token_tile < tiles) {
       place.first_token = begin + token_tile * shape.tokens_per_tile;
       place.num_tokens =
-          std::min(shape.tokens_per_tile, args.cu_seqlens_q[place.seq + 1] - place.first_token);
+          std::min(shape.tokens_per_tile, args.batch.cu_seqlens_q[place.seq + 1] - place.first_token);
       break;
     }
     token_tile -= tiles;
@@ -77,8 +78,8 @@ AttentionTile tile_of(const AttentionArgs& args, const TilePlace& place) {
   tile.num_tokens = static_cast<int>(place.num_tokens);
   tile.num_heads = place.num_heads;
   tile.head_dim = kv.head_dim;
-  const int64_t seq_end = args.cu_seqlens_q[place.seq + 1];
-  tile.first_position = args.seq_lens[place.seq] - (seq_end - place.first_token);
+  const int64_t seq_end = args.batch.cu_seqlens_q[place.seq + 1];
+  tile.first_position = args.batch.seq_lens[place.seq] - (seq_end - place.first_token);
   tile.window = args.window;
   tile.scale = args.scale;
   tile.softcap = args.softcap;
@@ -88,7 +89,7 @@ AttentionTile tile_of(const AttentionArgs& args, const TilePlace& place) {
   tile.block_elements = head_elements * kv.num_kv_heads;
   tile.block_size = kv.block_size;
   tile.half_kv = kv.dtype == DType::kF16;
-  tile.blocks = args.block_table + place.seq * args.block_table_stride;
+  tile.blocks = args.batch.block_table + place.seq * args.batch.block_table_stride;
   return tile;
 }
 
@@ -145,10 +146,10 @@ Tiles count_tiles(const AttentionArgs& args) {
   Tiles tiles;
   tiles.shape = tile_shape(args);
   tiles.head_tiles = int64_t{args.kv.num_kv_heads} * tiles.shape.head_tiles;
-  for (int seq = 0; seq < args.num_seqs; ++seq) {
-    const int64_t count = args.cu_seqlens_q[seq + 1] - args.cu_seqlens_q[seq];
+  for (int seq = 0; seq < args.batch.num_seqs; ++seq) {
+    const int64_t count = args.batch.cu_seqlens_q[seq + 1] - args.batch.cu_seqlens_q[seq];
     tiles.token_tiles += (count + tiles.shape.tokens_per_tile - 1) / tiles.shape.tokens_per_tile;
-    tiles.max_partitions = std::max(tiles.max_partitions, num_partitions(args.seq_lens[seq]));
+    tiles.max_partitions = std::max(tiles.max_partitions, num_partitions(args.batch.seq_lens[seq]));
   }
   return tiles;
 }

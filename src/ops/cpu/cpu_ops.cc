@@ -32,8 +32,17 @@ void for_rows(OpContext& ctx, int64_t num_rows, int64_t elements_per_row, const 
   });
 }
 
-size_t scratch_bytes(const OpLimits& limits) {
-  return std::max(linear_scratch_bytes(limits), attention_scratch_bytes(limits));
+Status open(OpContext& ctx, const OpLimits& limits) {
+  ctx.scratch = Buffer(std::max(linear_scratch_bytes(limits), attention_scratch_bytes(limits)));
+  return {};
+}
+
+DType linear_input(const Weight&) { return DType::kF32; }
+
+BatchView begin_step(OpContext&, const ForwardBatch& batch) { return host_view(batch); }
+
+void to_activations(OpContext&, TensorView x, Activations out) {
+  SLIPSTREAM_CHECK(x.data == out.values.data, "the CPU's linear takes activations as they are");
 }
 
 void embed(OpContext& ctx, const Weight& table, const int32_t* token_ids, TensorView out) {
@@ -75,22 +84,22 @@ double median(double* values, int count) {
 // plain functions.
 template <const CpuKernels& (*kernels)()>
 struct CpuOps {
-  static Result<Weight> pack(OpContext& ctx, const SourceMatrix& source) {
+  static Result<Weight> pack(OpContext& ctx, const SourceMatrix& source, WeightRole) {
     return pack_panels(ctx, source);
   }
 
   static void rms_norm(OpContext& ctx, TensorView x, const float* weight, float eps,
-                       TensorView out) {
+                       Activations out) {
     for_rows(ctx, x.dim(0), x.dim(1), [&](int64_t m) {
-      kernels().rms_norm(x.f32_row(m), weight, eps, x.dim(1), out.f32_row(m));
+      kernels().rms_norm(x.f32_row(m), weight, eps, x.dim(1), out.values.f32_row(m));
     });
   }
 
   static void add_rms_norm(OpContext& ctx, TensorView residual, TensorView x, const float* weight,
-                           float eps, TensorView out) {
+                           float eps, Activations out) {
     for_rows(ctx, x.dim(0), x.dim(1), [&](int64_t m) {
       kernels().add(residual.f32_row(m), x.f32_row(m), x.dim(1));
-      kernels().rms_norm(residual.f32_row(m), weight, eps, x.dim(1), out.f32_row(m));
+      kernels().rms_norm(residual.f32_row(m), weight, eps, x.dim(1), out.values.f32_row(m));
     });
   }
 
@@ -103,8 +112,8 @@ struct CpuOps {
     });
   }
 
-  static void linear(OpContext& ctx, TensorView x, std::span<const LinearPart> parts) {
-    cpu_linear(kernels(), ctx, x, parts);
+  static void linear(OpContext& ctx, const Activations& x, std::span<const LinearPart> parts) {
+    cpu_linear(kernels(), ctx, x.values, parts);
   }
 
   static void rope(OpContext& ctx, TensorView x, const RopeParams& params, TensorView cos_sin) {
@@ -125,10 +134,14 @@ struct CpuOps {
     cpu_attention(kernels(), ctx, args);
   }
 
-  static void silu_mul(OpContext& ctx, TensorView gate, TensorView up, TensorView out) {
+  static void norm_rope_append(OpContext& ctx, const QkvArgs& args) {
+    composed_norm_rope_append(table(), ctx, args);
+  }
+
+  static void silu_mul(OpContext& ctx, TensorView gate, TensorView up, Activations out) {
     constexpr int64_t kElementsPerExp = 4;
-    for_rows(ctx, out.dim(0), out.dim(1) * kElementsPerExp, [&](int64_t m) {
-      kernels().silu_mul(gate.f32_row(m), up.f32_row(m), out.dim(1), out.f32_row(m));
+    for_rows(ctx, gate.dim(0), gate.dim(1) * kElementsPerExp, [&](int64_t m) {
+      kernels().silu_mul(gate.f32_row(m), up.f32_row(m), gate.dim(1), out.values.f32_row(m));
     });
   }
 
@@ -168,16 +181,21 @@ struct CpuOps {
   static const Ops& table() {
     static const Ops ops = {
         .name = kernels().name,
-        .scratch_bytes = slipstream::scratch_bytes,
+        .memory = &host_memory(),
+        .open = slipstream::open,
         .pack = pack,
+        .linear_input = slipstream::linear_input,
+        .begin_step = slipstream::begin_step,
         .embed = slipstream::embed,
         .rms_norm = rms_norm,
         .add_rms_norm = add_rms_norm,
         .head_rms_norm = head_rms_norm,
+        .to_activations = slipstream::to_activations,
         .linear = linear,
         .rope_table = slipstream::rope_table,
         .rope = rope,
         .kv_append = kv_append,
+        .norm_rope_append = norm_rope_append,
         .attention = attention,
         .silu_mul = silu_mul,
         .add = add,

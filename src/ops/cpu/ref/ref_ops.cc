@@ -13,9 +13,17 @@
 namespace slipstream {
 namespace {
 
-size_t ref_scratch_bytes(const OpLimits&) { return 0; }
+Status ref_open(OpContext&, const OpLimits&) { return {}; }
 
-Result<Weight> ref_pack(OpContext&, const SourceMatrix& source) {
+DType ref_linear_input(const Weight&) { return DType::kF32; }
+
+BatchView ref_begin_step(OpContext&, const ForwardBatch& batch) { return host_view(batch); }
+
+void ref_to_activations(OpContext&, TensorView x, Activations out) {
+  SLIPSTREAM_CHECK(x.data == out.values.data, "linear takes activations as they are");
+}
+
+Result<Weight> ref_pack(OpContext&, const SourceMatrix& source, WeightRole) {
   Weight weight;
   weight.type = source.type;
   weight.layout = WeightLayout::kSource;
@@ -45,9 +53,9 @@ void norm_row(const float* x, const float* weight, float eps, int64_t size, floa
   for (int64_t i = 0; i < size; ++i) out[i] = static_cast<float>(x[i] * scale * weight[i]);
 }
 
-void ref_rms_norm(OpContext&, TensorView x, const float* weight, float eps, TensorView out) {
+void ref_rms_norm(OpContext&, TensorView x, const float* weight, float eps, Activations out) {
   for (int64_t m = 0; m < x.dim(0); ++m) {
-    norm_row(x.f32_row(m), weight, eps, x.dim(1), out.f32_row(m));
+    norm_row(x.f32_row(m), weight, eps, x.dim(1), out.values.f32_row(m));
   }
 }
 
@@ -60,7 +68,7 @@ void ref_add(OpContext&, TensorView residual, TensorView x) {
 }
 
 void ref_add_rms_norm(OpContext& ctx, TensorView residual, TensorView x, const float* weight,
-                      float eps, TensorView out) {
+                      float eps, Activations out) {
   ref_add(ctx, residual, x);
   ref_rms_norm(ctx, residual, weight, eps, out);
 }
@@ -92,7 +100,8 @@ void linear_row(const LinearPart& part, int64_t row, const float* weight_row,
   }
 }
 
-void ref_linear(OpContext& ctx, TensorView x, std::span<const LinearPart> parts) {
+void ref_linear(OpContext& ctx, const Activations& input, std::span<const LinearPart> parts) {
+  const TensorView& x = input.values;
   const int64_t num_tokens = x.dim(0);
   const int64_t cols = x.dim(1);
   std::vector<float> tile(static_cast<size_t>(cols * kTile));
@@ -220,24 +229,29 @@ void attend(const AttentionArgs& args, int64_t row, int64_t head, const int32_t*
 }
 
 void ref_attention(OpContext& ctx, const AttentionArgs& args) {
-  for (int seq = 0; seq < args.num_seqs; ++seq) {
-    const int64_t begin = args.cu_seqlens_q[seq];
-    const int64_t num_queries = args.cu_seqlens_q[seq + 1] - begin;
-    const int32_t* blocks = args.block_table + seq * args.block_table_stride;
+  const BatchView& batch = args.batch;
+  for (int seq = 0; seq < batch.num_seqs; ++seq) {
+    const int64_t begin = batch.cu_seqlens_q[seq];
+    const int64_t num_queries = batch.cu_seqlens_q[seq + 1] - begin;
+    const int32_t* blocks = batch.block_table + seq * batch.block_table_stride;
     const int64_t num_heads = args.q.dim(1);
     ctx.pool->run(num_queries * num_heads, [&](int64_t task, int) {
       const int64_t query = task / num_heads;
       attend(args, begin + query, task % num_heads, blocks,
-             args.seq_lens[seq] - num_queries + query);
+             batch.seq_lens[seq] - num_queries + query);
     });
   }
 }
 
-void ref_silu_mul(OpContext&, TensorView gate, TensorView up, TensorView out) {
-  for (int64_t m = 0; m < out.dim(0); ++m) {
-    for (int64_t i = 0; i < out.dim(1); ++i) {
+void ref_norm_rope_append(OpContext& ctx, const QkvArgs& args) {
+  composed_norm_rope_append(*ref_ops(), ctx, args);
+}
+
+void ref_silu_mul(OpContext&, TensorView gate, TensorView up, Activations out) {
+  for (int64_t m = 0; m < gate.dim(0); ++m) {
+    for (int64_t i = 0; i < gate.dim(1); ++i) {
       const double g = gate.f32_row(m)[i];
-      out.f32_row(m)[i] = static_cast<float>(g / (1.0 + std::exp(-g)) * up.f32_row(m)[i]);
+      out.values.f32_row(m)[i] = static_cast<float>(g / (1.0 + std::exp(-g)) * up.f32_row(m)[i]);
     }
   }
 }
@@ -282,16 +296,21 @@ double ref_measure_read_gb_s(OpContext& ctx, std::span<const ByteRange> ranges) 
 const Ops* ref_ops() {
   static const Ops kOps = {
       .name = "ref",
-      .scratch_bytes = ref_scratch_bytes,
+      .memory = &host_memory(),
+      .open = ref_open,
       .pack = ref_pack,
+      .linear_input = ref_linear_input,
+      .begin_step = ref_begin_step,
       .embed = ref_embed,
       .rms_norm = ref_rms_norm,
       .add_rms_norm = ref_add_rms_norm,
       .head_rms_norm = ref_head_rms_norm,
+      .to_activations = ref_to_activations,
       .linear = ref_linear,
       .rope_table = ref_rope_table,
       .rope = ref_rope,
       .kv_append = ref_kv_append,
+      .norm_rope_append = ref_norm_rope_append,
       .attention = ref_attention,
       .silu_mul = ref_silu_mul,
       .add = ref_add,

@@ -1,0 +1,445 @@
+// The CUDA table: which kernel runs an op, with which arguments.
+//
+// Everything of one context runs on one stream, in order. Engine thread only.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "base/check.h"
+#include "base/strings.h"
+#include "core/e4m3.h"
+#include "core/half.h"
+#include "ops/cuda/attention/decode_paged.h"
+#include "ops/cuda/device_state.h"
+#include "ops/cuda/linear/skinny.h"
+#include "ops/cuda/qkv.h"
+#include "ops/cuda/rowwise.h"
+#include "ops/cuda/sample.h"
+#include "ops/ops.h"
+
+namespace slipstream {
+namespace {
+
+using cuda::align;
+using cuda::check;
+using cuda::device_memory;
+using cuda::DeviceState;
+using cuda::kSplitLen;
+using cuda::state_of;
+using cuda::StepPlan;
+
+// Matrices packed one after the other lie one after the other, so that those that share an input
+// (q, k, v; gate, up) are one matrix to the GEMM.
+constexpr size_t kChunkBytes = size_t{2} << 30;
+
+constexpr size_t kScaleChunkBytes = 4u << 20;
+
+std::byte* take(std::shared_ptr<Buffer>& chunk, size_t& used, size_t bytes, size_t chunk_bytes) {
+  if (chunk == nullptr || used + bytes > chunk->bytes()) {
+    chunk = std::make_shared<Buffer>(std::max(bytes, chunk_bytes), device_memory());
+    used = 0;
+  }
+  std::byte* const data = chunk->as<std::byte>() + used;
+  used += align(bytes);
+  return data;
+}
+
+// bf16 rows, rounded to nearest; and E4M3 rows with the scale that each row's largest value needs.
+void round_row(const std::vector<float>& values, uint16_t* out) {
+  for (size_t i = 0; i < values.size(); ++i) out[i] = f32_to_bf16(values[i]);
+}
+float quantize_row(const std::vector<float>& values, uint8_t* out) {
+  float largest = 0.0f;
+  for (const float value : values) largest = std::max(largest, std::fabs(value));
+  const float scale = largest > 0.0f ? largest / 448.0f : 1.0f;
+  for (size_t i = 0; i < values.size(); ++i) out[i] = f32_to_e4m3(values[i] / scale);
+  return scale;
+}
+
+Result<Weight> pack(OpContext& ctx, const SourceMatrix& source, WeightRole role) {
+  Weight weight;
+  weight.type = source.type;
+  weight.layout = WeightLayout::kRows;
+  weight.rows = source.rows;
+  weight.cols = source.cols;
+  weight.dtype = role == WeightRole::kVocabulary ? DType::kBF16 : ctx.weight_dtype;
+  if (source.cols % 16 != 0) {
+    return does_not_fit(str(
+        "the GPU's kernels need rows of a multiple of 16 values; this matrix has ", source.cols));
+  }
+  const auto element_bytes = static_cast<int64_t>(dtype_bytes(weight.dtype));
+  weight.payload_bytes = source.rows * source.cols * element_bytes;
+  const auto cols = static_cast<size_t>(source.cols);
+  std::vector<std::byte> packed(static_cast<size_t>(weight.payload_bytes));
+  std::vector<float> scales(static_cast<size_t>(source.rows));
+  ctx.pool->run(source.rows, [&](int64_t row, int) {
+    std::vector<float> values(cols);
+    dequantize_row(source, row, values.data());
+    std::byte* const out = packed.data() + row * source.cols * element_bytes;
+    if (weight.dtype == DType::kF8E4M3) {
+      scales[static_cast<size_t>(row)] = quantize_row(values, reinterpret_cast<uint8_t*>(out));
+    } else {
+      round_row(values, reinterpret_cast<uint16_t*>(out));
+    }
+  });
+  try {
+    std::byte* const data =
+        take(ctx.weight_chunk, ctx.weight_chunk_used, packed.size(), kChunkBytes);
+    device_memory().copy_in(data, packed.data(), packed.size());
+    weight.payload = data;
+    weight.owner = ctx.weight_chunk;
+    if (weight.dtype == DType::kF8E4M3) {
+      DeviceState& state = state_of(ctx);
+      const size_t bytes = scales.size() * sizeof(float);
+      std::byte* const at =
+          take(state.scale_chunk, state.scale_chunk_used, bytes, kScaleChunkBytes);
+      device_memory().copy_in(at, scales.data(), bytes);
+      weight.row_scales = reinterpret_cast<const float*>(at);
+      weight.scales_owner = state.scale_chunk;
+    }
+  } catch (const std::bad_alloc&) {
+    return does_not_fit(str("the weights need ", packed.size(), " more bytes and the GPU has ",
+                            device_memory().free_bytes(), " left"));
+  }
+  return weight;
+}
+
+DType linear_input(const Weight& weight) { return weight.dtype; }
+
+cuda::RowOutput row_output(const Activations& out) { return {out.values.data, out.row_scales}; }
+
+void embed(OpContext& ctx, const Weight& table, const int32_t* token_ids, TensorView out) {
+  check(cuda::gather_rows(table.payload, token_ids, static_cast<int>(out.dim(0)), table.cols * 2,
+                          out.data, state_of(ctx).stream),
+        "embed");
+}
+
+void gather_rows(OpContext& ctx, TensorView x, const int32_t* rows, int64_t num_rows,
+                 TensorView out) {
+  check(cuda::gather_rows(x.data, rows, static_cast<int>(num_rows), x.dim(1) * 2, out.data,
+                          state_of(ctx).stream),
+        "gather_rows");
+}
+
+void norm(OpContext& ctx, TensorView x, void* residual, const float* weight, float eps,
+          const Activations& out) {
+  check(cuda::rms_norm({.x = x.data,
+                        .residual = residual,
+                        .weight = weight,
+                        .eps = eps,
+                        .num_rows = static_cast<int>(x.dim(0)),
+                        .num_cols = static_cast<int>(x.dim(1)),
+                        .out = row_output(out)},
+                       state_of(ctx).stream),
+        "rms_norm");
+}
+void rms_norm(OpContext& ctx, TensorView x, const float* weight, float eps, Activations out) {
+  norm(ctx, x, nullptr, weight, eps, out);
+}
+void add_rms_norm(OpContext& ctx, TensorView residual, TensorView x, const float* weight, float eps,
+                  Activations out) {
+  norm(ctx, x, residual.data, weight, eps, out);
+}
+
+void silu_mul(OpContext& ctx, TensorView gate, TensorView up, Activations out) {
+  SLIPSTREAM_CHECK(static_cast<uint16_t*>(gate.data) + gate.dim(1) == up.data &&
+                       gate.stride[0] == 2 * gate.dim(1),
+                   "gate and up are halves of one buffer");
+  check(cuda::silu_mul(gate.data, static_cast<int>(gate.dim(0)), static_cast<int>(gate.dim(1)),
+                       row_output(out), state_of(ctx).stream),
+        "silu_mul");
+}
+
+void to_activations(OpContext& ctx, TensorView x, Activations out) {
+  if (x.data == out.values.data) return;
+  check(cuda::quantize_rows(x.data, static_cast<int>(x.dim(0)), static_cast<int>(x.dim(1)),
+                            row_output(out), state_of(ctx).stream),
+        "to_activations");
+}
+
+// Whether `next` continues `part`: one GEMM then computes both.
+bool continues(const LinearPart& part, const LinearPart& next) {
+  const Weight& a = *part.weight;
+  const Weight& b = *next.weight;
+  const auto y_bytes = static_cast<int64_t>(dtype_bytes(part.y.dtype));
+  return a.dtype == b.dtype && a.payload + a.payload_bytes == b.payload &&
+         static_cast<std::byte*>(part.y.data) + a.rows * y_bytes == next.y.data &&
+         (a.row_scales == nullptr || a.row_scales + a.rows == b.row_scales);
+}
+
+// Batches of similar sizes share a plan: the rows beyond M are computed and mean nothing.
+int64_t rounded_tokens(int64_t num_tokens, int64_t max_tokens) {
+  const int64_t step = num_tokens <= 64 ? 8 : num_tokens <= 512 ? 32 : 128;
+  return std::min((num_tokens + step - 1) / step * step, max_tokens);
+}
+
+void gemm(OpContext& ctx, const Activations& x, const LinearPart& part, int64_t num_rows) {
+  DeviceState& state = state_of(ctx);
+  const Weight& weight = *part.weight;
+  // Below this many tokens reading the weights is all that counts, and the own kernel is faster:
+  // 8 tokens through a layer of 218 MB took it 102 us and cuBLASLt 114 (1 x H200).
+  constexpr int64_t kSkinnyTokens = 16;
+  if (weight.dtype == DType::kF8E4M3 && x.values.dim(0) <= kSkinnyTokens &&
+      part.y.dtype == DType::kBF16 && weight.cols % 128 == 0 && num_rows % 16 == 0) {
+    check(cuda::skinny_e4m3({.x = x.values.data,
+                             .w = weight.payload,
+                             .y = part.y.data,
+                             .y_stride = part.y.stride[0],
+                             .x_scale = x.row_scales,
+                             .w_scale = weight.row_scales,
+                             .num_tokens = static_cast<int>(x.values.dim(0)),
+                             .num_rows = static_cast<int>(num_rows),
+                             .num_cols = static_cast<int>(weight.cols),
+                             .workspace = state.skinny_workspace.data()},
+                            state.num_sms, state.stream),
+          "linear");
+    return;
+  }
+  const int64_t most = part.y.dtype == DType::kF32 ? x.values.dim(0) : state.limits.max_tokens;
+  const cuda::GemmShape shape{.num_tokens = rounded_tokens(x.values.dim(0), most),
+                              .num_rows = num_rows,
+                              .num_cols = weight.cols,
+                              .input = weight.dtype,
+                              .output = part.y.dtype,
+                              .y_stride = part.y.stride[0]};
+  const cuda::GemmOperands operands{.x = x.values.data,
+                                    .w = weight.payload,
+                                    .y = part.y.data,
+                                    .x_scale = x.row_scales,
+                                    .w_scale = weight.row_scales};
+  const Status status = state.cublaslt->gemm(shape, operands, state.stream);
+  SLIPSTREAM_CHECK(status.ok(), status.message());
+}
+
+void linear(OpContext& ctx, const Activations& x, std::span<const LinearPart> parts) {
+  for (size_t first = 0; first < parts.size();) {
+    int64_t num_rows = parts[first].weight->rows;
+    size_t last = first;
+    while (last + 1 < parts.size() && continues(parts[last], parts[last + 1])) {
+      num_rows += parts[++last].weight->rows;
+    }
+    gemm(ctx, x, parts[first], num_rows);
+    first = last + 1;
+  }
+  for (const LinearPart& part : parts) {
+    if (part.bias == nullptr) continue;
+    check(cuda::add_bias(part.y.data, part.y.stride[0], part.bias, static_cast<int>(part.y.dim(0)),
+                         static_cast<int>(part.weight->rows), state_of(ctx).stream),
+          "bias");
+  }
+}
+
+void rope_table(OpContext& ctx, const int32_t* positions, const RopeParams& rope,
+                TensorView cos_sin) {
+  check(cuda::rope_table(positions, static_cast<int>(cos_sin.dim(0)), rope.inv_freq,
+                         rope.rotary_dim, rope.attention_factor, static_cast<float*>(cos_sin.data),
+                         state_of(ctx).stream),
+        "rope_table");
+}
+
+cuda::KvType kv_type(DType dtype) {
+  return dtype == DType::kF8E4M3 ? cuda::KvType::kE4M3 : cuda::KvType::kBF16;
+}
+
+void norm_rope_append(OpContext& ctx, const QkvArgs& args) {
+  check(cuda::norm_rope_append({.qkv = args.q.data,
+                                .q_norm = args.q_norm,
+                                .k_norm = args.k_norm,
+                                .eps = args.norm_eps,
+                                .cos_sin = static_cast<const float*>(args.cos_sin.data),
+                                .rotary_dim = args.rope.rotary_dim,
+                                .interleaved = args.rope.interleaved,
+                                .slot_mapping = args.slot_mapping,
+                                .k_pages = args.kv.k,
+                                .v_pages = args.kv.v,
+                                .kv_type = kv_type(args.kv.dtype),
+                                .num_tokens = static_cast<int>(args.q.dim(0)),
+                                .num_heads = static_cast<int>(args.q.dim(1)),
+                                .num_kv_heads = args.kv.num_kv_heads,
+                                .head_dim = args.kv.head_dim},
+                               state_of(ctx).stream),
+        "norm_rope_append");
+}
+
+void decode(DeviceState& state, const AttentionArgs& args, const StepPlan& plan) {
+  const BatchView& batch = args.batch;
+  cuda::DecodeAttentionArgs decode{.q = args.q.data,
+                                   .out = args.out.data,
+                                   .q_stride = args.q.stride[0],
+                                   .out_stride = args.out.stride[0],
+                                   .k_pages = args.kv.k,
+                                   .v_pages = args.kv.v,
+                                   .kv_type = kv_type(args.kv.dtype),
+                                   .block_table = batch.block_table,
+                                   .block_table_stride = batch.block_table_stride,
+                                   .seq_lens = batch.seq_lens,
+                                   .seq_ids = plan.decode_seqs,
+                                   .cu_seqlens_q = batch.cu_seqlens_q,
+                                   .num_seqs = plan.num_decodes,
+                                   .num_heads = static_cast<int>(args.q.dim(1)),
+                                   .num_kv_heads = args.kv.num_kv_heads,
+                                   .head_dim = args.kv.head_dim,
+                                   .scale = args.scale,
+                                   .window = args.window,
+                                   .softcap = args.softcap};
+  decode.split_len = kSplitLen;
+  decode.max_splits = batch.num_splits;
+  decode.partials = state.partials.as<float>();
+  const int64_t floats_per_seq =
+      int64_t{decode.num_heads} * decode.max_splits * (decode.head_dim + 1);
+  if (decode.max_splits > 1 && plan.num_decodes * floats_per_seq > state.partials_floats) {
+    decode.max_splits = 1;  // so many sequences fill the GPU without being split
+    decode.split_len = static_cast<int>((state.limits.max_context + 63) / 64 * 64);
+  }
+  check(cuda::decode_attention(decode, state.stream), "attention (decode)");
+}
+
+void attention(OpContext& ctx, const AttentionArgs& args) {
+  DeviceState& state = state_of(ctx);
+  const auto& plan = *static_cast<const StepPlan*>(args.batch.plan);
+  if (plan.num_decodes > 0) decode(state, args, plan);
+  if (plan.num_tiles == 0) return;
+  SLIPSTREAM_CHECK(args.q.dim(1) / args.kv.num_kv_heads == state.limits.heads_per_kv_head,
+                   "the step's tiles are cut for this many heads");
+  check(cuda::prefill_attention({.q = args.q.data,
+                                 .out = args.out.data,
+                                 .q_stride = args.q.stride[0],
+                                 .out_stride = args.out.stride[0],
+                                 .k_pages = args.kv.k,
+                                 .v_pages = args.kv.v,
+                                 .kv_type = kv_type(args.kv.dtype),
+                                 .block_table = args.batch.block_table,
+                                 .block_table_stride = args.batch.block_table_stride,
+                                 .cu_seqlens_q = args.batch.cu_seqlens_q,
+                                 .seq_lens = args.batch.seq_lens,
+                                 .tiles = plan.tiles,
+                                 .num_tiles = plan.num_tiles,
+                                 .num_heads = static_cast<int>(args.q.dim(1)),
+                                 .num_kv_heads = args.kv.num_kv_heads,
+                                 .head_dim = args.kv.head_dim,
+                                 .scale = args.scale,
+                                 .window = args.window,
+                                 .softcap = args.softcap},
+                                state.stream),
+        "attention (prefill)");
+}
+
+void replay(OpContext& ctx, uint64_t key, const std::function<void()>& launch) {
+  DeviceState& state = state_of(ctx);
+  auto found = state.graphs.find(key);
+  if (found == state.graphs.end()) {
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t runnable = nullptr;
+    check(cudaStreamBeginCapture(state.stream, cudaStreamCaptureModeThreadLocal), "capture");
+    launch();
+    check(cudaStreamEndCapture(state.stream, &graph), "capture");
+    check(cudaGraphInstantiate(&runnable, graph, 0), "graph");
+    check(cudaGraphDestroy(graph), "graph");
+    found = state.graphs.emplace(key, runnable).first;
+  }
+  check(cudaGraphLaunch(found->second, state.stream), "graph");
+}
+
+// The layouts are one: rows go to the device as they are.
+static_assert(sizeof(SampleRow) == sizeof(cuda::SampleRow));
+
+void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows,
+            int32_t* token_ids) {
+  if (rows.empty()) return;
+  DeviceState& state = state_of(ctx);
+  SLIPSTREAM_CHECK(std::ssize(rows) <= state.limits.max_tokens, "a row a token at most");
+  auto* const host = reinterpret_cast<std::byte*>(state.sample_staging);
+  std::memcpy(host, rows.data(), rows.size_bytes());
+  auto* const device = state.sample_rows.as<cuda::SampleRow>();
+  auto* const ids = state.sampled.as<int32_t>();
+  const auto count = static_cast<int>(rows.size());
+  check(cudaMemcpyAsync(device, host, rows.size_bytes(), cudaMemcpyHostToDevice, state.stream),
+        "sample");
+  check(cuda::sample(static_cast<const float*>(logits.data), logits.dim(1), device, count, ids,
+                     state.stream),
+        "sample");
+  check(cudaMemcpyAsync(host, ids, rows.size() * sizeof(int32_t), cudaMemcpyDeviceToHost,
+                        state.stream),
+        "sample");
+  check(cudaStreamSynchronize(state.stream), "step");
+  std::memcpy(token_ids, host, rows.size() * sizeof(int32_t));
+}
+
+// Reads the ranges with a kernel of its own; see rowwise.cu.
+double measure_read_gb_s(OpContext& ctx, std::span<const ByteRange> ranges) {
+  DeviceState& state = state_of(ctx);
+  constexpr int kPasses = 5;
+  std::vector<double> gb_s;
+  for (int pass = 0; pass < kPasses; ++pass) {
+    double bytes = 0.0;
+    cudaEvent_t begin = nullptr;
+    cudaEvent_t end = nullptr;
+    check(cudaEventCreate(&begin), "event");
+    check(cudaEventCreate(&end), "event");
+    check(cudaEventRecord(begin, state.stream), "event");
+    for (const ByteRange& range : ranges) {
+      check(cuda::read_bytes(range.data(), range.size(), state.num_sms, state.partials.data(),
+                             state.stream),
+            "read");
+      bytes += static_cast<double>(range.size());
+    }
+    check(cudaEventRecord(end, state.stream), "event");
+    check(cudaEventSynchronize(end), "read");
+    float ms = 0.0f;
+    check(cudaEventElapsedTime(&ms, begin, end), "event");
+    (void)cudaEventDestroy(begin);
+    (void)cudaEventDestroy(end);
+    if (ms > 0.0f) gb_s.push_back(bytes / static_cast<double>(ms) * 1e-6);
+  }
+  if (gb_s.empty()) return 0.0;
+  std::sort(gb_s.begin(), gb_s.end());
+  return gb_s[gb_s.size() / 2];
+}
+
+}  // namespace
+
+const Ops* cuda_ops(std::string* why) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess || count == 0) {
+    *why = error == cudaSuccess ? "no GPU is visible" : cudaGetErrorString(error);
+    return nullptr;
+  }
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, 0), "properties");
+  if (properties.major != 9 || properties.minor != 0) {
+    *why = str("the kernels are built for sm_90; ", properties.name, " is sm_", properties.major,
+               properties.minor);
+    return nullptr;
+  }
+  static const Ops kOps = {
+      .name = "cuda",
+      .memory = &device_memory(),
+      .activation_dtype = DType::kBF16,
+      .open = cuda::open,
+      .pack = pack,
+      .linear_input = linear_input,
+      .begin_step = cuda::begin_step,
+      .embed = embed,
+      .rms_norm = rms_norm,
+      .add_rms_norm = add_rms_norm,
+      .to_activations = to_activations,
+      .linear = linear,
+      .rope_table = rope_table,
+      .norm_rope_append = norm_rope_append,
+      .attention = attention,
+      .silu_mul = silu_mul,
+      .gather_rows = gather_rows,
+      .replay = replay,
+      .sample = sample,
+      .measure_read_gb_s = measure_read_gb_s,
+  };
+  return &kOps;
+}
+
+}  // namespace slipstream

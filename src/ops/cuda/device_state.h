@@ -1,0 +1,81 @@
+// What the CUDA table keeps per context: stream, staging memory, graphs; and how a batch gets to
+// the device. Engine thread only.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+
+#include "base/status.h"
+#include "core/memory.h"
+#include "core/tensor.h"
+#include "ops/cuda/attention/prefill_paged.h"
+#include "ops/cuda/cublaslt.h"
+#include "ops/ops.h"
+
+namespace slipstream::cuda {
+
+// A launch or copy that fails has wrong arguments or a device that is gone: neither can be gone on
+// from. The message names the op.
+void check(cudaError_t error, const char* op);
+
+const DeviceMemory& device_memory();
+
+// Decode attention splits contexts longer than this; see decode_paged.cu.
+constexpr int kSplitLen = 1024;
+constexpr int kMaxSplitSeqs = 256;
+
+// How a step's attention is cut: sequences with one query token, and tiles of the longer chunks.
+struct StepPlan {
+  int num_decodes = 0;
+  const int32_t* decode_seqs = nullptr;  // device
+  int max_decode_len = 0;
+  int num_tiles = 0;
+  const PrefillTile* tiles = nullptr;  // device
+};
+
+struct DeviceState {
+  cudaStream_t stream = nullptr;
+  int num_sms = 0;
+  OpLimits limits;
+  std::unique_ptr<CublasLt> cublaslt;
+  Buffer skinny_workspace;
+  Buffer partials;  // of split decode attention
+  int64_t partials_floats = 0;
+  // The batch of a step: pinned on the host, and where it goes.
+  std::byte* staging = nullptr;
+  Buffer batch;
+  size_t batch_bytes = 0;
+  StepPlan plan;
+  SampleRow* sample_staging = nullptr;  // pinned, [max_tokens]
+  Buffer sample_rows;
+  Buffer sampled;
+  std::unordered_map<uint64_t, cudaGraphExec_t> graphs;
+  // Scales of packed rows, one after the other like the rows.
+  std::shared_ptr<Buffer> scale_chunk;
+  size_t scale_chunk_used = 0;
+
+  DeviceState() = default;
+  DeviceState(const DeviceState&) = delete;
+  DeviceState& operator=(const DeviceState&) = delete;
+  ~DeviceState() {
+    for (const auto& [key, graph] : graphs) (void)cudaGraphExecDestroy(graph);
+    if (staging != nullptr) (void)cudaFreeHost(staging);
+    if (sample_staging != nullptr) (void)cudaFreeHost(sample_staging);
+    if (stream != nullptr) (void)cudaStreamDestroy(stream);
+  }
+};
+
+inline DeviceState& state_of(OpContext& ctx) {
+  return *static_cast<DeviceState*>(ctx.device_state.get());
+}
+
+constexpr size_t align(size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+// The entries of the table.
+Status open(OpContext& ctx, const OpLimits& limits);
+BatchView begin_step(OpContext& ctx, const ForwardBatch& batch);
+
+}  // namespace slipstream::cuda

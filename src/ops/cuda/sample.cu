@@ -1,0 +1,135 @@
+// token = argmax (logit - max) / temperature + g, the Gumbel-max trick with the noise of
+// sampling/sampler.h: g = -log(-log(u)), u from Philox4x32-10 with key = seed and counter =
+// (position, choice, token id / 4, purpose 0).
+//
+// A block a row. One pass finds the largest logit; with a temperature a second one draws, computing
+// noise only where it could still win: noise never exceeds 24 ln 2. Bytes: the row once or twice,
+// the second time from L2. Reference: Sampler::draw_from_all.
+#include <cfloat>
+
+#include "ops/cuda/common/reduce.cuh"
+#include "ops/cuda/sample.h"
+
+namespace slipstream::cuda {
+namespace {
+
+constexpr int kThreads = 512;
+constexpr float kMaxGumbel = 16.64f;
+
+struct Philox {
+  uint32_t words[4];
+};
+
+__device__ __forceinline__ Philox philox4x32_10(const SampleRow& row, uint32_t group) {
+  uint32_t c0 = row.position;
+  uint32_t c1 = row.choice_idx;
+  uint32_t c2 = group;
+  uint32_t c3 = 0;  // RandomPurpose::kSample
+  uint32_t k0 = static_cast<uint32_t>(row.seed);
+  uint32_t k1 = static_cast<uint32_t>(row.seed >> 32);
+#pragma unroll
+  for (int round = 0; round < 10; ++round) {
+    const uint32_t low0 = 0xD2511F53u * c0;
+    const uint32_t high0 = __umulhi(0xD2511F53u, c0);
+    const uint32_t low1 = 0xCD9E8D57u * c2;
+    const uint32_t high1 = __umulhi(0xCD9E8D57u, c2);
+    c0 = high1 ^ c1 ^ k0;
+    c1 = low1;
+    c2 = high0 ^ c3 ^ k1;
+    c3 = low0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return {{c0, c1, c2, c3}};
+}
+
+// In double and rounded once, as on the CPU.
+__device__ __forceinline__ float gumbel(uint32_t word) {
+  const double u = static_cast<double>((static_cast<float>(word >> 9) + 0.5f) / 8388608.0f);
+  return static_cast<float>(-log(-log(u)));
+}
+
+struct Best {
+  float score;
+  int32_t id;
+};
+__device__ __forceinline__ void offer(Best& best, int32_t id, float score) {
+  if (score > best.score || (score == best.score && id < best.id)) best = {score, id};
+}
+
+// The best of all threads; the lowest id of equals.
+__device__ __forceinline__ Best block_best(Best best, Best* shares) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    const float score = __shfl_xor_sync(~0u, best.score, step);
+    const int32_t id = __shfl_xor_sync(~0u, best.id, step);
+    offer(best, id, score);
+  }
+  if ((threadIdx.x & 31) == 0) shares[threadIdx.x >> 5] = best;
+  __syncthreads();
+  best = shares[0];
+  for (int i = 1; i < kThreads / 32; ++i) offer(best, shares[i].id, shares[i].score);
+  __syncthreads();
+  return best;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    sample_kernel(const float* logits, int64_t vocab_size, const SampleRow* rows,
+                  int32_t* token_ids) {
+  __shared__ Best shares[kThreads / 32];
+  __shared__ int is_bad;
+  const SampleRow row = rows[blockIdx.x];
+  const float* const x = logits + row.row * vocab_size;
+  const auto size = static_cast<int32_t>(vocab_size);
+  if (threadIdx.x == 0) is_bad = 0;
+  __syncthreads();
+  Best best{-INFINITY, INT32_MAX};
+  bool bad = false;
+  for (int32_t id = static_cast<int32_t>(threadIdx.x); id < size; id += kThreads) {
+    const float value = x[id];
+    bad |= !(value < INFINITY);  // NaN and +infinity
+    offer(best, id, value);
+  }
+  if (bad) is_bad = 1;
+  best = block_best(best, shares);
+  if (is_bad != 0 || best.score == -INFINITY) {
+    if (threadIdx.x == 0) token_ids[blockIdx.x] = -1;
+    return;
+  }
+  if (row.temperature > 0.0f) {
+    const float max = best.score;
+    best = {-INFINITY, INT32_MAX};
+    const int32_t groups = (size + 3) / 4;
+    for (int32_t group = static_cast<int32_t>(threadIdx.x); group < groups; group += kThreads) {
+      float scaled[4];
+      float largest = -INFINITY;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int32_t id = 4 * group + i;
+        scaled[i] = id < size ? (x[id] - max) / row.temperature : -INFINITY;
+        largest = fmaxf(largest, scaled[i]);
+      }
+      if (largest + kMaxGumbel < best.score) continue;
+      const Philox noise = philox4x32_10(row, static_cast<uint32_t>(group));
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (scaled[i] == -INFINITY || scaled[i] + kMaxGumbel < best.score) continue;
+        offer(best, 4 * group + i, scaled[i] + gumbel(noise.words[i]));
+      }
+    }
+    best = block_best(best, shares);
+  }
+  if (threadIdx.x == 0) token_ids[blockIdx.x] = best.id;
+}
+
+}  // namespace
+
+cudaError_t sample(const float* logits, int64_t vocab_size, const SampleRow* rows, int num_rows,
+                   int32_t* token_ids, cudaStream_t stream) {
+  if (num_rows == 0) return cudaSuccess;
+  sample_kernel<<<static_cast<unsigned>(num_rows), kThreads, 0, stream>>>(logits, vocab_size, rows,
+                                                                          token_ids);
+  return cudaGetLastError();
+}
+
+}  // namespace slipstream::cuda
