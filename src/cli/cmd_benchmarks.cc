@@ -13,6 +13,7 @@
 #include "bench/prefill.h"
 #include "bench/record.h"
 #include "bench/roof.h"
+#include "bench/throughput.h"
 #include "cli/command.h"
 #include "cli/line_io.h"
 #include "cli/model_path.h"
@@ -95,6 +96,15 @@ std::string engine_words(const Json& record) {
   return str(label(record), record["steps"].get<int64_t>(), " steps of ",
              record["num_seqs"].get<int64_t>(), " sequences: ", words(record["step_us"]),
              "; CPU of the engine's thread ", words(record["cpu_us_per_step"]));
+}
+
+std::string throughput_words(const Json& record) {
+  const auto rate = [&](const char* key) { return fixed(record[key].get<double>(), 0); };
+  return str(label(record), record["num_prompts"].get<int64_t>(), " requests of ",
+             record["input_len"].get<int64_t>(), " + ", record["output_len"].get<int64_t>(),
+             " tokens, ", record["max_num_seqs"].get<int64_t>(), " at once: ", rate("output_tok_s"),
+             " output tok/s, ", rate("total_tok_s"), " in all, ",
+             fixed(record["requests_s"].get<double>(), 2), " requests/s");
 }
 
 class BenchModelCommand : public Command {
@@ -241,6 +251,48 @@ class BenchEngineCommand : public Command {
   EngineBenchOptions options_;
 };
 
+class BenchThroughputCommand : public Command {
+ public:
+  std::string name() const override { return "bench throughput"; }
+  std::string summary() const override {
+    return "tokens per second of many requests at once, until the last one ends";
+  }
+  std::vector<Positional> positionals() override { return {model_positional(shared_)}; }
+  std::vector<Flag> flags() override {
+    std::vector<Flag> flags = {
+        int_flag({"num-prompts", "", "N", "1.5 x max-num-seqs", "requests of a repeat"},
+                 {1, 1 << 24}, [this](int64_t value) { options_.num_prompts = value; }),
+        int_flag({"input-len", "", "TOKENS", str(options_.input_len), "tokens of each prompt"},
+                 {1, 1 << 24}, [this](int64_t value) { options_.input_len = value; }),
+        int_flag({"output-len", "", "TOKENS", str(options_.output_len), "tokens of each answer"},
+                 {1, 1 << 24}, [this](int64_t value) { options_.output_len = value; })};
+    for (Flag& flag : record_flags_.flags()) flags.push_back(std::move(flag));
+    for (Flag& flag : engine_flags(shared_)) {
+      if (flag.text.name.find("prefix-caching") != std::string::npos) continue;  // always off
+      flags.push_back(std::move(flag));
+    }
+    return flags;
+  }
+  Result<int> run() override {
+    Output output;
+    SLIPSTREAM_ASSIGN_OR_RETURN(RecordWriter records,
+                                open_records(record_flags_, output, throughput_words));
+    SLIPSTREAM_ASSIGN_OR_RETURN(const ModelPath model, resolve_model(shared_.model));
+    EngineOptions engine_options = shared_.engine;
+    engine_options.model = model.path;
+    options_.repeats = record_flags_.repeats;
+    options_.seed = shared_.seed.value_or(options_.seed);
+    SLIPSTREAM_RETURN_IF_ERROR(bench_throughput(engine_options, options_, records).status());
+    if (!output.status().ok()) return output.status();
+    return 0;
+  }
+
+ private:
+  SharedOptions shared_;
+  RecordFlags record_flags_;
+  ThroughputOptions options_;
+};
+
 class BenchLimitsCommand : public Command {
  public:
   std::string name() const override { return "bench limits"; }
@@ -306,6 +358,10 @@ std::unique_ptr<Command> make_bench_decode_command() {
 std::unique_ptr<Command> make_bench_prefill_command() {
   return std::make_unique<BenchPrefillCommand>();
 }
+std::unique_ptr<Command> make_bench_throughput_command() {
+  return std::make_unique<BenchThroughputCommand>();
+}
+
 std::unique_ptr<Command> make_bench_engine_command() {
   return std::make_unique<BenchEngineCommand>();
 }

@@ -36,6 +36,8 @@ std::unique_ptr<Command> make_render_command();
 std::unique_ptr<Command> make_perplexity_command();
 std::unique_ptr<Command> make_bench_decode_command();
 std::unique_ptr<Command> make_bench_prefill_command();
+std::unique_ptr<Command> make_bench_throughput_command();
+std::unique_ptr<Command> make_bench_serve_command();
 std::unique_ptr<Command> make_bench_engine_command();
 std::unique_ptr<Command> make_bench_limits_command();
 std::unique_ptr<Command> make_check_ops_command();

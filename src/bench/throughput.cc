@@ -1,0 +1,169 @@
+#include "bench/throughput.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/strings.h"
+#include "bench/decode.h"
+#include "bench/distribution.h"
+#include "slipstream/engine.h"
+
+namespace slipstream {
+namespace {
+
+struct Totals {
+  int64_t num_tokens = 0;  // generated
+  int64_t num_steps = 0;   // that generated some
+  int64_t num_ended = 0;
+  std::string error;
+};
+
+// The sink's side of a run.
+class EndCounter {
+ public:
+  void record(std::span<const TokenEvent> events) {
+    const std::lock_guard lock(mutex_);
+    ++totals_.num_steps;
+    for (const TokenEvent& event : events) {
+      if (event.token_id >= 0) ++totals_.num_tokens;
+      if (event.finish == FinishReason::kNone) continue;
+      ++totals_.num_ended;
+      if (event.finish != FinishReason::kLength && totals_.error.empty()) {
+        totals_.error =
+            str("a request ended with ", finish_reason_name(event.finish), ": ", event.error);
+      }
+    }
+    ended_.notify_one();
+  }
+  // Waits for `num_requests` ends.
+  Result<Totals> take(int64_t num_requests) {
+    std::unique_lock lock(mutex_);
+    ended_.wait(lock, [&] { return totals_.num_ended >= num_requests; });
+    Totals totals = std::exchange(totals_, {});
+    if (!totals.error.empty()) return failed(totals.error);
+    return totals;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  Totals totals_;
+};
+
+struct Run {
+  double seconds = 0.0;
+  Totals totals;
+};
+
+Result<Run> run_once(Engine& engine, EndCounter& counter, const ThroughputOptions& options,
+                     int64_t num_prompts, uint64_t seed) {
+  std::vector<Request> requests(static_cast<size_t>(num_prompts));
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].prompt_token_ids =
+        random_token_ids(options.input_len, engine.model().vocab_size, seed * 1'000'003u + i);
+    requests[i].sampling.temperature = 0.0f;
+    requests[i].sampling.max_tokens = options.output_len;
+    requests[i].sampling.ignore_eos = true;
+  }
+  const int64_t begin_ns = steady_now_ns();
+  for (Request& request : requests) {
+    SLIPSTREAM_RETURN_IF_ERROR(engine.submit(std::move(request)).status());
+  }
+  Run run;
+  SLIPSTREAM_ASSIGN_OR_RETURN(run.totals, counter.take(num_prompts));
+  run.seconds = static_cast<double>(steady_now_ns() - begin_ns) * 1e-9;
+  return run;
+}
+
+void add_measured(const std::vector<Run>& runs, const ThroughputOptions& options,
+                  int64_t num_prompts, Json& record) {
+  std::vector<double> seconds;
+  std::vector<double> mean_batch;
+  for (const Run& run : runs) {
+    seconds.push_back(run.seconds);
+    mean_batch.push_back(static_cast<double>(run.totals.num_tokens) /
+                         static_cast<double>(std::max<int64_t>(1, run.totals.num_steps)));
+  }
+  const double s = median(seconds);
+  const auto prompts = static_cast<double>(num_prompts);
+  const double input = prompts * static_cast<double>(options.input_len);
+  const double output = prompts * static_cast<double>(options.output_len);
+  record["num_prompts"] = num_prompts;
+  record["input_len"] = options.input_len;
+  record["output_len"] = options.output_len;
+  record["seconds"] = s;
+  record["requests_s"] = prompts / s;
+  record["input_tok_s"] = input / s;
+  record["output_tok_s"] = output / s;
+  record["total_tok_s"] = (input + output) / s;
+  record["mean_batch"] = median(mean_batch);
+}
+
+}  // namespace
+
+Result<Json> bench_throughput(const EngineOptions& engine_options, const ThroughputOptions& options,
+                              RecordWriter& records) {
+  EngineOptions chosen = engine_options;
+  chosen.enable_prefix_caching = false;
+  if (chosen.max_model_len == 0) chosen.max_model_len = options.input_len + options.output_len;
+  const int64_t num_prompts =
+      options.num_prompts > 0 ? options.num_prompts : (chosen.max_num_seqs * 3 + 1) / 2;
+  chosen.max_queued_requests = std::max(chosen.max_queued_requests, num_prompts);
+  EndCounter counter;
+  SLIPSTREAM_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
+                              Engine::open(chosen, [&counter](std::span<const TokenEvent> events) {
+                                counter.record(events);
+                              }));
+  const ModelInfo& model = engine->model();
+  RecordHead head;
+  head.kind = "throughput";
+  head.config = Json{{"max_num_seqs", chosen.max_num_seqs},
+                     {"max_num_batched_tokens", chosen.max_num_batched_tokens},
+                     {"max_model_len", model.max_model_len},
+                     {"quantization", chosen.quantization},
+                     {"kv_cache_dtype", model.kv_format},
+                     {"executor", model.executor},
+                     {"device", model.device},
+                     {"one_ahead", chosen.one_ahead},
+                     {"seed", options.seed},
+                     {"temperature", 0.0}};
+  head.repeats = options.repeats;
+  head.cores_used = model.num_threads;
+  head.model = &model;
+
+  ThroughputOptions short_run = options;
+  short_run.output_len = std::min<int64_t>(options.output_len, 8);
+  SLIPSTREAM_RETURN_IF_ERROR(run_once(*engine, counter, short_run,
+                                      std::min<int64_t>(num_prompts, chosen.max_num_seqs),
+                                      options.seed)
+                                 .status());
+  Json summary = begin_record(head);
+  std::vector<Run> runs;
+  for (int repeat_idx = 0; repeat_idx < options.repeats; ++repeat_idx) {
+    Json record = begin_record(head);
+    SLIPSTREAM_ASSIGN_OR_RETURN(const Run run,
+                                run_once(*engine, counter, options, num_prompts,
+                                         options.seed + 1 + static_cast<uint64_t>(repeat_idx)));
+    record["repeat"] = repeat_idx;
+    record["max_num_seqs"] = chosen.max_num_seqs;
+    record["kv_cache_dtype"] = model.kv_format;
+    add_measured({run}, options, num_prompts, record);
+    SLIPSTREAM_RETURN_IF_ERROR(records.write(record));
+    runs.push_back(run);
+  }
+  summary["summary"] = true;
+  summary["max_num_seqs"] = chosen.max_num_seqs;
+  summary["kv_cache_dtype"] = model.kv_format;
+  add_measured(runs, options, num_prompts, summary);
+  SLIPSTREAM_RETURN_IF_ERROR(records.write(summary));
+  return summary;
+}
+
+}  // namespace slipstream
