@@ -38,7 +38,7 @@ test:             ## build and run all tests but the slow ones: a minute, no net
 test-all: test    ## the slow suites as well
 	@$(PYTHON) tools/run_tests.py --build $(BUILD) --slow --timeout-s 3600 --pytest tests
 
-mutants:          ## plant known bugs one by one; the tests must find them (a quarter of an hour)
+mutants:          ## plant known bugs one by one; the tests must find them (ten minutes)
 	@tools/setup.sh test
 	@$(PYTHON) tools/run_mutants.py
 
