@@ -96,7 +96,7 @@ Result<int> BenchServeCommand::run() {
   SLIPSTREAM_ASSIGN_OR_RETURN(RecordWriter records,
                               RecordWriter::open(save_, [&](const std::string& line) {
                                 if (json_) {
-                                  output.write_now(line + "\n");
+                                  output.write_now(line);
                                   return;
                                 }
                                 const Result<Json> record = parse_json(line, "record");

@@ -395,11 +395,19 @@ void EngineLoop::run_jobs() {
   TraceRange range(lane_, "sample");
   range.arg("rows", std::ssize(jobs_));
   if (runner_.samples_on_device()) run_device_jobs();
-  runner_.pool().run(std::ssize(jobs_), [&](int64_t job_idx, int thread_idx) {
-    RowJob& job = jobs_[static_cast<size_t>(job_idx)];
-    if (job.on_device) return;
-    const auto thread = static_cast<size_t>(thread_idx);
-    run_job(job, samplers_[thread], runner_.host_logits(job.row, row_copies_[thread]));
+  // Rows of a small vocabulary take less time than handing them out one by one.
+  constexpr int64_t kLogitsPerTask = 64 * 1024;
+  const int64_t num_jobs = std::ssize(jobs_);
+  const int64_t jobs_per_task =
+      std::max<int64_t>(1, kLogitsPerTask / std::max<int64_t>(1, sampling_limits_.vocab_size));
+  runner_.pool().run((num_jobs + jobs_per_task - 1) / jobs_per_task, [&](int64_t task, int thread) {
+    const auto thread_idx = static_cast<size_t>(thread);
+    const int64_t end = std::min(num_jobs, (task + 1) * jobs_per_task);
+    for (int64_t job_idx = task * jobs_per_task; job_idx < end; ++job_idx) {
+      RowJob& job = jobs_[static_cast<size_t>(job_idx)];
+      if (job.on_device) continue;
+      run_job(job, samplers_[thread_idx], runner_.host_logits(job.row, row_copies_[thread_idx]));
+    }
   });
 }
 
