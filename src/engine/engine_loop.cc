@@ -278,6 +278,7 @@ void EngineLoop::make_ready() {
 void EngineLoop::step() {
   make_ready();
   if (!current_.output.scheduled.empty()) run_planned();
+  deliver();  // when nothing was left to run
   SLIPSTREAM_CHECK(!state_.idle() || state_.blocks().num_used() == 0,
                    "no block is in use without a request");
   publish(current_.output);
@@ -298,6 +299,7 @@ void EngineLoop::run_planned() {
   }
   if (side_thread_) side_thread_->start([this] { plan(next_, side_lane_); });
   forward();
+  deliver();
   if (side_thread_) side_thread_->wait();
   plan_jobs(current_.output);
   run_jobs();
@@ -502,11 +504,20 @@ void EngineLoop::publish(const SchedulerOutput& output) {
     stats_.prefix_cache_queries = state_.num_cache_queries();
     stats_.prefix_cache_hits = state_.num_cache_hits();
   }
-  if (!events_.empty() && sink_) sink_(events_);
-  events_.clear();
+  std::swap(events_, to_deliver_);
+  // A device that runs by itself starts the next step first: see run_planned.
+  const bool device_is_next = runner_.samples_on_device() && !next_.output.scheduled.empty();
+  if (!device_is_next) deliver();
+}
+
+// The sink may take its time: it wakes other threads.
+void EngineLoop::deliver() {
+  if (!to_deliver_.empty() && sink_) sink_(to_deliver_);
+  to_deliver_.clear();
 }
 
 void EngineLoop::abort_everything() {
+  deliver();
   std::vector<RequestId> ids;
   for (const auto& [id, request] : requests_) ids.push_back(id);
   std::sort(ids.begin(), ids.end());

@@ -95,6 +95,7 @@ class EngineLoop {
   Status accept(ActiveRequest& request, Sample& sample, SchedulerEvent& done);
   void emit(TokenEvent event);
   void publish(const SchedulerOutput& output);
+  void deliver();
   void abort_everything();
 
   // Set in the constructor.
@@ -132,6 +133,7 @@ class EngineLoop {
   std::vector<int32_t> sampled_ids_;            // parallel
   std::vector<RowJob> jobs_;
   std::vector<TokenEvent> events_;         // of this step
+  std::vector<TokenEvent> to_deliver_;     // of the step before, while a device runs the next
   std::optional<SideThread> side_thread_;  // with one_ahead
 
   std::thread thread_;  // last: it uses all of the above

@@ -86,7 +86,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"llama_fp8", kLlama, DType::kBF16, DType::kF8E4M3, 0.25},
                     Case{"qwen2_fp8", kQwen2, DType::kBF16, DType::kF8E4M3, 0.25},
                     Case{"qwen3_fp8", kQwen3, DType::kF8E4M3, DType::kF8E4M3, 0.25}),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& each) { return each.param.name; });
 
 TEST_P(DeviceForward, AgreesWithTheCpuThroughPrefillDecodeAndMixedSteps) {
   const auto host = open(*cpu_ops(CpuIsa::kAuto), DType::kF32);

@@ -20,7 +20,8 @@ DEFAULT_MODEL = "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf"
 START_S = 60
 
 
-@pytest.fixture(scope="session")
+# Ends with its module: while it lives, its event loop is the thread's, and no other may run there.
+@pytest.fixture(scope="module")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
@@ -82,7 +83,7 @@ def default_model():
     return Path(os.environ.get("SLIPSTREAM_HOME", Path.home() / ".cache/slipstream")) / DEFAULT_MODEL
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def live():
     """The URL of a real server with a real model."""
     if not binary().exists():
