@@ -104,6 +104,9 @@ std::vector<Flag> ServeCommand::access_flags() {
       switch_flag({"share-prefix-cache", "", "", "",
                    "share cached prompts between keys, which lets one key time another's prompts"},
                   [&o] { o.share_prefix_cache = true; }),
+      switch_flag({"allow-chat-template-kwargs", "", "", "",
+                   "requests may set variables of the chat template, as enable_thinking"},
+                  [&o] { o.allow_template_kwargs = true; }),
   };
 }
 

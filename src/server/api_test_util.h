@@ -207,7 +207,7 @@ class ApiFixture : public testing::Test {
             .model = &engine.model_,
             .tokenizer = engine.tokenizer().get(),
             .model_names = &context.model_names,
-            .allow_template_kwargs = false};
+            .allow_template_kwargs = context.allow_template_kwargs};
   }
   PromptEnv prompt_env() const {
     return {.limits = &context.limits,

@@ -85,7 +85,7 @@ FrontEnd front_end(const ServerContext& context, const ParamTable& table) {
                  .model = &engine.model(),
                  .tokenizer = engine.tokenizer().get(),
                  .model_names = &context.model_names,
-                 .allow_template_kwargs = false};
+                 .allow_template_kwargs = context.allow_template_kwargs};
   ends.prompt = {.limits = &context.limits,
                  .model = &engine.model(),
                  .tokenizer = engine.tokenizer().get(),

@@ -217,8 +217,17 @@ Error set_template_kwargs(ParsedParams& parsed, const ParamEnv& env, const Json&
   }
   if (value.empty()) return {};
   if (!env.allow_template_kwargs) {
-    return invalid_request("chat_template_kwargs are not allowed by this server", "",
-                           "unsupported_parameter");
+    return invalid_request(
+        "chat_template_kwargs are not allowed by this server (serve "
+        "--allow-chat-template-kwargs)",
+        "", "unsupported_parameter");
+  }
+  // What a template gets from elsewhere is not a variable of the request.
+  for (const char* reserved :
+       {"messages", "tools", "documents", "bos_token", "eos_token", "add_generation_prompt"}) {
+    if (value.contains(reserved)) {
+      return invalid_request(str("chat_template_kwargs may not set ", quote(reserved)));
+    }
   }
   parsed.spec.prompt.template_kwargs = dump_json(value);
   if (parsed.spec.prompt.template_kwargs.size() > kMaxTemplateKwargsBytes) {

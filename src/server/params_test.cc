@@ -194,6 +194,15 @@ TEST_F(ParamsTest, P16P15FormatsAndToolsThatAreNotServedAreRefused) {
   expect_400(R"("chat_template_kwargs":{"a":1})", "chat_template_kwargs");  // T7
 }
 
+TEST_F(ParamsTest, T7TemplateVariablesNeedTheServersLeaveAndReplaceNoneOfItsOwn) {
+  context.allow_template_kwargs = true;
+  EXPECT_EQ(spec(R"("chat_template_kwargs":{"enable_thinking":false})").prompt.template_kwargs,
+            R"({"enable_thinking":false})");
+  for (const char* name : {"messages", "tools", "bos_token", "add_generation_prompt"}) {
+    expect_400(str("\"chat_template_kwargs\":{\"", name, "\":1}"), "chat_template_kwargs");
+  }
+}
+
 TEST_F(ParamsTest, P17ModelsThatAreNotServedAre404) {
   for (const char* name : {"\"gpt-4\"", "\"\"", "\"../m\"", "\"/etc/passwd\""}) {
     const ApiResult<ParsedParams> parsed = parse(str("\"model\":", name));

@@ -145,6 +145,7 @@ void WiredServer::fill_context() {
   std::random_device random;
   for (uint8_t& byte : context_.salt_secret) byte = static_cast<uint8_t>(random());
   context_.share_prefix_cache = options_.share_prefix_cache;
+  context_.allow_template_kwargs = options_.allow_template_kwargs;
   context_.max_queued_requests = options_.max_queued_requests;
   context_.loading = true;
 }

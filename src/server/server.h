@@ -33,6 +33,7 @@ struct ServerOptions {
   std::string usage_db;  // empty: no metering
   double price_per_million_tokens = 0.0;
   bool share_prefix_cache = false;
+  bool allow_template_kwargs = false;
   bool access_log = true;
   std::string version;
 };

@@ -65,6 +65,7 @@ struct ServerContext {
   double read_gb_s = 0.0;                 // measured at start: the roof of decode
   std::array<uint8_t, 16> salt_secret{};  // drawn at start: prefix caches are shared within a key
   bool share_prefix_cache = false;        // across keys
+  bool allow_template_kwargs = false;     // chat_template_kwargs of requests
   int64_t max_queued_requests = 0;        // the engine's; readiness ends when as many wait
   bool loading = false;                   // the model is not there yet: bridge has no engine
   bool draining = false;
