@@ -35,7 +35,9 @@ struct ModelInfo {
   int64_t kv_bytes_per_token = 0;  // of one position, all layers
   int64_t vocab_size = 0;
   int64_t max_model_len = 0;
-  std::string device;    // "cpu"
+  std::string device;  // "cpu", "cuda"
+  std::string gpu, gpu_driver,
+      gpu_runtime;       // "NVIDIA H200", "580.159.04", "13.0"; empty on the CPU
   std::string executor;  // "eager"
   std::string kernels;   // "avx2", 2 threads
   int num_threads = 0;

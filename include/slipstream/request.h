@@ -26,7 +26,7 @@ struct SamplingParams {
   uint32_t choice_idx = 0;  // choices of one call share the seed and differ in this
 
   std::optional<int64_t> max_tokens;  // none: the rest of the context
-  int64_t min_tokens = 0;             // stop tokens and strings are ignored before this many
+  int64_t min_tokens = 0;             // before this many, no stop token is drawn, no string ends
   std::vector<std::string> stop;      // strings that end the answer; not part of its text
   std::vector<int32_t> stop_token_ids;
   bool include_stop_in_output = false;
@@ -67,8 +67,8 @@ struct TokenEvent {
   TokenLogprobs logprobs;
   FinishReason finish = FinishReason::kNone;
   int32_t stop_idx = -1;  // with kStop: which of SamplingParams::stop ended it; -1: a token did
-  std::string error;    // with kError: one line
-  int64_t time_ns = 0;  // steady clock, when the step that made it ended
+  std::string error;      // with kError: one line
+  int64_t time_ns = 0;    // steady clock, when the step that made it ended
   // On the first event only:
   bool first = false;
   uint64_t seed = 0;

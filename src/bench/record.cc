@@ -31,19 +31,20 @@ std::string proc_value(const char* path, const std::string& key) {
   return "";
 }
 
-Json host_json(int cores_used) {
+Json host_json(const RecordHead& head) {
   utsname system{};
   const bool known = ::uname(&system) == 0;
   std::string cpu = proc_value("/proc/cpuinfo", "model name");
   if (cpu.empty() && known) cpu = static_cast<const char*>(system.machine);
+  const bool on_gpu = head.model != nullptr && !head.model->gpu.empty();
   return Json{{"cpu", cpu},
               {"cores", ::sysconf(_SC_NPROCESSORS_ONLN)},
-              {"cores_used", cores_used},
+              {"cores_used", head.cores_used},
               {"memory_bytes", physical_memory_bytes()},
               {"kernel", known ? static_cast<const char*>(system.release) : ""},
-              {"gpus", Json::array()},
-              {"driver", nullptr},
-              {"cuda", nullptr}};
+              {"gpus", on_gpu ? Json::array({head.model->gpu}) : Json::array()},
+              {"driver", on_gpu ? Json(head.model->gpu_driver) : Json(nullptr)},
+              {"cuda", on_gpu ? Json(head.model->gpu_runtime) : Json(nullptr)}};
 }
 
 // The command line as typed; words with spaces in single quotes.
@@ -73,7 +74,7 @@ std::string utc_now() {
 Json begin_record(const RecordHead& head) {
   Json record{{"schema", kRecordSchema},    {"kind", head.kind},
               {"engine", "slipstream"},     {"engine_version", engine_version()},
-              {"git_commit", git_commit()}, {"host", host_json(head.cores_used)},
+              {"git_commit", git_commit()}, {"host", host_json(head)},
               {"started_at", utc_now()}};
   if (head.model != nullptr) {
     record["model"] = Json{{"name", head.model->name},

@@ -151,6 +151,12 @@ ModelInfo describe(const ModelDescription& model, const KVGroupSpec& group,
   info.vocab_size = model.spec.vocab_size;
   info.max_model_len = limits.max_model_len;
   info.device = resolved.ops->memory->name;
+  if (resolved.ops->describe != nullptr) {
+    const DeviceDescription device = resolved.ops->describe();
+    info.gpu = device.name;
+    info.gpu_driver = device.driver;
+    info.gpu_runtime = device.cuda;
+  }
   info.kernels = resolved.ops->name;
   info.num_threads = resolved.num_threads;
   return info;

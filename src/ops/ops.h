@@ -133,10 +133,20 @@ using ByteRange = std::span<const std::byte>;
 // What a matrix is for: a backend may store the vocabulary's matrices in another format.
 enum class WeightRole : uint8_t { kLinear, kVocabulary };
 
+// What a record of a measurement says of the device; empty on the CPU.
+struct DeviceDescription {
+  std::string name;    // "NVIDIA H200"
+  std::string driver;  // "580.159.04"
+  std::string cuda;    // "13.0", the runtime's
+};
+
 struct Ops {
   const char* name = "";
   const DeviceMemory* memory = nullptr;
   DType activation_dtype = DType::kF32;
+
+  // Null on the CPU.
+  DeviceDescription (*describe)() = nullptr;
 
   // Takes what the ops of `ctx` need for batches within `limits`; ctx.pool is set before.
   Status (*open)(OpContext& ctx, const OpLimits& limits) = nullptr;

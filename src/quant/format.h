@@ -78,8 +78,8 @@ struct Weight {
   int64_t rows = 0;  // output features
   int64_t cols = 0;  // input features
   const std::byte* payload = nullptr;
-  int64_t payload_bytes = 0;      // bytes streamed per use
-  DType dtype = DType::kF32;      // of kRows: bf16, or fp8_e4m3 with row_scales
+  int64_t payload_bytes = 0;          // bytes streamed per use
+  DType dtype = DType::kF32;          // of kRows: bf16, or fp8_e4m3 with row_scales
   const float* row_scales = nullptr;  // [rows], value = scale x stored
   std::shared_ptr<Buffer> scales_owner;
   std::shared_ptr<Buffer> owner;  // null when the payload is borrowed from a mapped file; shared

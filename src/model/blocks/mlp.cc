@@ -12,8 +12,8 @@ void mlp_block(const ForwardArgs& args, int layer_idx, const Activations& x, Ten
   const int64_t num_tokens = args.batch.num_tokens;
   const int64_t width = spec.intermediate_size;
 
-  const TensorView gate_up =
-      TensorView::contiguous(args.workspace.gate_up.data(), ops.activation_dtype, {num_tokens, 2 * width});
+  const TensorView gate_up = TensorView::contiguous(args.workspace.gate_up.data(),
+                                                    ops.activation_dtype, {num_tokens, 2 * width});
   const TensorView gate = gate_up.columns(0, width);
   const TensorView up = gate_up.columns(width, width);
   const std::array gate_up_parts = {
@@ -22,8 +22,8 @@ void mlp_block(const ForwardArgs& args, int layer_idx, const Activations& x, Ten
   };
   ops.linear(ctx, x, gate_up_parts);
 
-  const TensorView plain =
-      TensorView::contiguous(args.workspace.activated.data(), ops.activation_dtype, {num_tokens, width});
+  const TensorView plain = TensorView::contiguous(args.workspace.activated.data(),
+                                                  ops.activation_dtype, {num_tokens, width});
   const Activations activated = linear_input(args, plain, weights.down);
   ops.silu_mul(ctx, gate, up, activated);
   const std::array down_part = {LinearPart{&weights.down, weights.down_bias.data_or_null(), out}};

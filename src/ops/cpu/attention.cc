@@ -53,8 +53,8 @@ TilePlace place_of(const AttentionArgs& args, const TileShape& shape, int64_t to
     const int64_t tiles = (count + shape.tokens_per_tile - 1) / shape.tokens_per_tile;
     if (token_tile < tiles) {
       place.first_token = begin + token_tile * shape.tokens_per_tile;
-      place.num_tokens =
-          std::min(shape.tokens_per_tile, args.batch.cu_seqlens_q[place.seq + 1] - place.first_token);
+      place.num_tokens = std::min(shape.tokens_per_tile,
+                                  args.batch.cu_seqlens_q[place.seq + 1] - place.first_token);
       break;
     }
     token_tile -= tiles;

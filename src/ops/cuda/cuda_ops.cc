@@ -421,6 +421,7 @@ const Ops* cuda_ops(std::string* why) {
       .name = "cuda",
       .memory = &device_memory(),
       .activation_dtype = DType::kBF16,
+      .describe = cuda::describe,
       .open = cuda::open,
       .pack = pack,
       .linear_input = linear_input,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <fstream>
 #include <new>
 #include <vector>
 
@@ -63,6 +64,27 @@ size_t batch_bytes(const OpLimits& limits) {
 }
 
 }  // namespace
+
+DeviceDescription describe() {
+  DeviceDescription description;
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, 0), "properties");
+  description.name = properties.name;
+  int version = 0;
+  if (cudaRuntimeGetVersion(&version) == cudaSuccess) {
+    description.cuda = str(version / 1000, ".", version % 1000 / 10);
+  }
+  // "NVRM version: NVIDIA UNIX ... Kernel Module  580.159.04  ..."
+  std::ifstream text("/proc/driver/nvidia/version");
+  for (std::string word; text >> word;) {
+    const bool dotted = word.find('.') != std::string::npos;
+    if (dotted && word.find_first_not_of("0123456789.") == std::string::npos) {
+      description.driver = word;
+      break;
+    }
+  }
+  return description;
+}
 
 Status open(OpContext& ctx, const OpLimits& limits) {
   if (limits.max_head_dim != 64 && limits.max_head_dim != 128) {

@@ -75,6 +75,7 @@ inline DeviceState& state_of(OpContext& ctx) {
 constexpr size_t align(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 // The entries of the table.
+DeviceDescription describe();
 Status open(OpContext& ctx, const OpLimits& limits);
 BatchView begin_step(OpContext& ctx, const ForwardBatch& batch);
 
