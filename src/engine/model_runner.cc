@@ -236,7 +236,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::open(const EngineOptions& opti
 
 // Weights, pages, activations and the executor that computes with them.
 Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptions& resolved,
-                               const ModelDescription& model, const KVGroupSpec& group) {
+                               const ModelDescription& model, const KVGroupSpec& group) try {
   const Ops& ops = *resolved.ops;
   const auto free_at_start = static_cast<double>(ops.memory->free_bytes());
   const int64_t needed_bytes =
@@ -282,6 +282,11 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
   }
   executors_.push_back(make_eager_executor(*state_));
   return {};
+} catch (const std::bad_alloc&) {
+  const DeviceMemory& memory = *resolved.ops->memory;
+  return does_not_fit(str("memory ran out while the model was loaded; the ",
+                          &memory == &host_memory() ? "machine" : memory.name, " has ",
+                          memory.free_bytes(), " bytes", &memory == &host_memory() ? "" : " left"));
 }
 
 // Nothing of the model but its vocabulary.
