@@ -85,6 +85,18 @@ TEST(HttpParser, H2_ChunkSizesThatAreNoHexNumbersOfThisSizeAreRefused) {
   EXPECT_EQ(status_of(head + "2;" + std::string(70'000, 'x')), 400) << "endless extension";
 }
 
+TEST(HttpParser, H2_AQuotedChunkExtensionIsRefusedHoweverItArrives) {
+  const std::string head = "POST /a HTTP/1.1\r\n" + kHost + "Transfer-Encoding: chunked\r\n\r\n";
+  for (const char* chunk : {"5;a=\"\r\nhello\r\n0\r\n\r\n", "5;a=\"b\"\r\nhello\r\n0\r\n\r\n",
+                            "5\r\nhello\r\n0;a=\"\r\n\r\n"}) {
+    for (const size_t piece : {size_t{1}, size_t{2}, size_t{7}, SIZE_MAX}) {
+      const HttpParser parser = parse(head + chunk, piece);
+      ASSERT_EQ(parser.state(), HttpParser::State::kFailed) << piece << ": " << chunk;
+      EXPECT_EQ(parser.error().status, 400);
+    }
+  }
+}
+
 TEST(HttpParser, H3_WhateverTwoParsersCouldReadDifferentlyIsRefused) {
   const std::string get = "GET / HTTP/1.1\r\n";
   const std::vector<std::string> hostile = {
