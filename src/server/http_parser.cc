@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <boost/beast/http/basic_parser.hpp>
 #include <boost/beast/http/error.hpp>
+#include <cctype>
 #include <string>
 #include <utility>
 
@@ -89,6 +90,8 @@ struct HttpParser::Impl : http::basic_parser<true> {
   }
 
   size_t feed_head(std::string_view bytes);
+  size_t chunk_header_bytes(std::string_view bytes) const;
+  size_t feed_chunk(std::string_view bytes);
   size_t feed_body(std::string_view bytes);
   size_t put_bytes(std::string_view bytes);
   bool scan_head(std::string_view bytes);
@@ -128,10 +131,9 @@ struct HttpParser::Impl : http::basic_parser<true> {
   void on_header_impl(error_code&) override { head_done = true; }
   void on_body_init_impl(const boost::optional<uint64_t>&, error_code&) override {}
   size_t on_body_impl(string_view body, error_code&) override { return keep(body); }
-  void on_chunk_header_impl(uint64_t, string_view extension, error_code& ec) override {
-    if (extension.find('"') != string_view::npos) {
-      ec = http::make_error_code(http::error::bad_chunk_extension);
-    }
+  void on_chunk_header_impl(uint64_t size, string_view, error_code&) override {
+    any_chunk = true;
+    chunk_left = size;
   }
   size_t on_chunk_body_impl(uint64_t, string_view body, error_code&) override { return keep(body); }
   void on_finish_impl(error_code&) override {}
@@ -150,6 +152,8 @@ struct HttpParser::Impl : http::basic_parser<true> {
   int32_t num_lines = 0;
   bool head_done = false;
   bool chunked_body = false;
+  bool any_chunk = false;   // a chunk was read: its CR LF comes before the next header
+  uint64_t chunk_left = 0;  // bytes of the present chunk that have not arrived
   bool discard = false;
 };
 
@@ -299,26 +303,52 @@ size_t HttpParser::Impl::feed_head(std::string_view bytes) {
   return head.size();
 }
 
-// Whether what is left begins with a chunk's header that opens a quoted extension.
-bool begins_with_quote(std::string_view left) {
-  if (starts_with(left, "\r\n")) left.remove_prefix(2);  // the end of the chunk before
-  return left.substr(0, left.find('\n')).find('"') != std::string_view::npos;
+// The bytes of the chunk header that `bytes` begins with, or of the last chunk with its trailers;
+// 0 when it is not complete. It includes the end of the chunk before, as Beast reads it.
+size_t HttpParser::Impl::chunk_header_bytes(std::string_view bytes) const {
+  const size_t begin = any_chunk ? 2 : 0;
+  const size_t line_end = bytes.find('\n', begin);
+  if (line_end == std::string_view::npos) return 0;
+  const size_t digit = bytes.find_first_not_of('0', begin);
+  const bool is_last =
+      digit > begin && std::isxdigit(static_cast<unsigned char>(bytes[digit])) == 0;
+  if (!is_last) return line_end + 1;
+  const size_t trailers_end = bytes.find("\r\n\r\n", line_end - 1);
+  return trailers_end == std::string_view::npos ? 0 : trailers_end + 4;
+}
+
+// What Beast answers to half a chunk header depends on where it is cut, so it is shown none: it
+// gets whole headers and the data between them, one at a time, however they arrive.
+size_t HttpParser::Impl::feed_chunk(std::string_view bytes) {
+  if (chunk_left > 0) {
+    const size_t used = put_bytes(bytes.substr(0, chunk_left));
+    chunk_left -= used;
+    return used;
+  }
+  const size_t header_bytes = chunk_header_bytes(bytes);
+  if (header_bytes > kMaxChunkLineBytes ||
+      (header_bytes == 0 && bytes.size() > kMaxChunkLineBytes)) {
+    refuse("malformed HTTP: a chunk's header or the trailers are too long");
+    return 0;
+  }
+  const size_t used = put_bytes(bytes.substr(0, header_bytes));
+  if (used != header_bytes && state != State::kFailed) {
+    refuse("malformed HTTP: a chunk's header does not end where its line does");
+  }
+  return used;
 }
 
 size_t HttpParser::Impl::feed_body(std::string_view bytes) {
   eager(true);
-  const size_t used = put_bytes(bytes);
-  if (state == State::kFailed) return used;
-  if (is_done()) {
-    state = State::kDone;
-  } else if (chunked_body && begins_with_quote(bytes.substr(used))) {
-    // A quoted extension may hold what looks like the end of its line, and Beast's answer to that
-    // depends on how much it has seen. Nobody sends one in earnest.
-    refuse("malformed HTTP: a chunk's extension holds a quote");
-  } else if (bytes.size() - used > kMaxChunkLineBytes) {
-    refuse("malformed HTTP: a chunk's header or the trailers are too long");
+  size_t taken = 0;
+  while (state == State::kBody && taken < bytes.size()) {
+    const std::string_view left = bytes.substr(taken);
+    const size_t used = chunked_body ? feed_chunk(left) : put_bytes(left);
+    taken += used;
+    if (state == State::kBody && is_done()) state = State::kDone;
+    if (used == 0) break;
   }
-  return used;
+  return taken;
 }
 
 HttpParser::HttpParser(HttpParserLimits limits) : impl_(std::make_unique<Impl>(limits)) {}
