@@ -4,9 +4,9 @@
 
 #include <array>
 #include <atomic>
-#include <ctime>
 
 #include "base/json_escape.h"
+#include "base/time_text.h"
 
 namespace slipstream {
 namespace {
@@ -16,18 +16,6 @@ std::atomic<int> log_level{static_cast<int>(LogLevel::kWarn)};
 std::atomic<int> current_format{static_cast<int>(LogFormat::kText)};
 
 constexpr std::array<const char*, 4> kNames = {"debug", "info", "warn", "error"};
-
-std::string timestamp() {
-  std::timespec now{};
-  std::timespec_get(&now, TIME_UTC);
-  std::tm utc{};
-  gmtime_r(&now.tv_sec, &utc);
-  std::array<char, 40> text{};
-  const size_t used = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%S", &utc);
-  std::snprintf(text.data() + used, text.size() - used, ".%03dZ",
-                static_cast<int>(now.tv_nsec / 1'000'000));
-  return text.data();
-}
 
 }  // namespace
 
@@ -45,13 +33,14 @@ void log_line(LogLevel level, std::string_view topic, std::string_view text) {
   const char* name = kNames[static_cast<size_t>(level)];
   std::string line;
   if (log_format() == LogFormat::kJson) {
-    line = str("{\"time\":\"", timestamp(), "\",\"level\":\"", name, "\",\"topic\":\"");
+    line = str("{\"time\":\"", utc_now(TimeDigits::kMilliseconds), "\",\"level\":\"", name,
+               "\",\"topic\":\"");
     append_json_escaped(line, topic);
     line += "\",\"text\":\"";
     append_json_escaped(line, text);
     line += "\"}\n";
   } else {
-    line = str(timestamp(), " ", name, " ", topic, " ", text, "\n");
+    line = str(utc_now(TimeDigits::kMilliseconds), " ", name, " ", topic, " ", text, "\n");
   }
   // A log line that cannot be written is dropped: logging never stops the engine.
   [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());

@@ -1,6 +1,9 @@
 #include "base/time_text.h"
 
+#include <array>
 #include <chrono>
+#include <cstdio>
+#include <ctime>
 #include <optional>
 
 #include "base/strings.h"
@@ -125,6 +128,21 @@ Result<int64_t> parse_unix_ms(std::string_view text) {
         str(quote(text), " is not a time; write 2026-03-01, 2026-03-01T12:30:00Z or Unix seconds"));
   }
   return *ms;
+}
+
+std::string utc_now(TimeDigits digits) {
+  std::timespec now{};
+  std::timespec_get(&now, TIME_UTC);
+  std::tm utc{};
+  gmtime_r(&now.tv_sec, &utc);
+  std::array<char, 40> text{};
+  std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%S", &utc);
+  std::array<char, 16> fraction{};
+  if (digits == TimeDigits::kMilliseconds) {
+    std::snprintf(fraction.data(), fraction.size(), ".%03d",
+                  static_cast<int>(now.tv_nsec / 1'000'000));
+  }
+  return str(text.data(), fraction.data(), "Z");
 }
 
 }  // namespace slipstream

@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <string>
+#include <utility>
+
 namespace slipstream {
 namespace {
 
@@ -31,6 +35,26 @@ TEST(TimeText, WhatIsNoTimeIsRefusedAndShown) {
     const Result<int64_t> ms = parse_unix_ms(text);
     ASSERT_FALSE(ms.ok()) << text;
     EXPECT_NE(ms.status().message().find(text), std::string::npos);
+  }
+}
+
+TEST(TimeText, NowIsReadBackAsTheMomentItWasWritten) {
+  for (const auto& [digits, size] :
+       {std::pair(TimeDigits::kSeconds, 20u), std::pair(TimeDigits::kMilliseconds, 24u)}) {
+    const int64_t resolution_ms = digits == TimeDigits::kSeconds ? 1000 : 1;
+    const auto unix_ms = [] {
+      return std::chrono::duration_cast<std::chrono::milliseconds>(
+                 std::chrono::system_clock::now().time_since_epoch())
+          .count();
+    };
+    const int64_t before = unix_ms();
+    const std::string text = utc_now(digits);
+    const int64_t after = unix_ms();
+    EXPECT_EQ(text.size(), size) << text;
+    const Result<int64_t> read = parse_unix_ms(text);
+    ASSERT_TRUE(read.ok()) << text;
+    EXPECT_GE(read.value(), before - resolution_ms + 1);
+    EXPECT_LE(read.value(), after);
   }
 }
 

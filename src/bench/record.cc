@@ -5,14 +5,13 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include <array>
 #include <cstring>
-#include <ctime>
 #include <fstream>
 #include <iterator>
 
 #include "base/machine.h"
 #include "base/strings.h"
+#include "base/time_text.h"
 #include "bench/build_info.h"
 
 namespace slipstream {
@@ -60,22 +59,16 @@ std::string command_line() {
   return text;
 }
 
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  std::array<char, 32> text{};
-  std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &utc);
-  return text.data();
-}
-
 }  // namespace
 
 Json begin_record(const RecordHead& head) {
-  Json record{{"schema", kRecordSchema},    {"kind", head.kind},
-              {"engine", "slipstream"},     {"engine_version", engine_version()},
-              {"git_commit", git_commit()}, {"host", host_json(head)},
-              {"started_at", utc_now()}};
+  Json record{{"schema", kRecordSchema},
+              {"kind", head.kind},
+              {"engine", "slipstream"},
+              {"engine_version", engine_version()},
+              {"git_commit", git_commit()},
+              {"host", host_json(head)},
+              {"started_at", utc_now(TimeDigits::kSeconds)}};
   if (head.model != nullptr) {
     record["model"] = Json{{"name", head.model->name},
                            {"family", head.model->family},

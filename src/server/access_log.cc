@@ -9,29 +9,17 @@
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <ctime>
 #include <utility>
 
 #include "base/json_escape.h"
 #include "base/strings.h"
+#include "base/time_text.h"
 
 namespace slipstream {
 namespace {
 
 constexpr size_t kMaxShownBytes = 128;  // of a label or path that a client chose: whole ids
 constexpr int kStallMs = 200;           // how often a stalled reader is asked again
-
-std::string utc_now() {
-  std::timespec now{};
-  std::timespec_get(&now, TIME_UTC);
-  std::tm utc{};
-  gmtime_r(&now.tv_sec, &utc);
-  std::array<char, 40> text{};
-  const size_t used = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%S", &utc);
-  std::snprintf(text.data() + used, text.size() - used, ".%03dZ",
-                static_cast<int>(now.tv_nsec / 1'000'000));
-  return text.data();
-}
 
 std::string one_decimal(double value) {
   std::array<char, 48> text{};
@@ -95,7 +83,7 @@ ssize_t write_some(int fd, std::string_view text) {
 std::string format_access_line(const AccessLogLine& line, LogFormat format) {
   Fields fields(format);
   if (format == LogFormat::kJson) {
-    fields.label("time", utc_now());
+    fields.label("time", utc_now(TimeDigits::kMilliseconds));
     fields.label("topic", "request");
   }
   fields.label("id", line.request_id);
@@ -117,7 +105,9 @@ std::string format_access_line(const AccessLogLine& line, LogFormat format) {
   fields.number("bytes", std::to_string(line.body_bytes));
   fields.number("ms", one_decimal(line.duration_ms));
   const std::string text = fields.take();
-  return format == LogFormat::kJson ? text : str(utc_now(), " info request ", text);
+  return format == LogFormat::kJson
+             ? text
+             : str(utc_now(TimeDigits::kMilliseconds), " info request ", text);
 }
 
 AccessLog::AccessLog(Options options) : options_(options), thread_([this] { write_lines(); }) {}
