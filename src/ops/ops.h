@@ -18,6 +18,7 @@
 #include "base/thread_pool.h"
 #include "core/tensor.h"
 #include "ops/forward_batch.h"
+#include "ops/sample_row.h"
 #include "quant/format.h"
 
 namespace slipstream {
@@ -117,15 +118,6 @@ struct QkvArgs {
   const int64_t* slot_mapping =
       nullptr;  // [M]; negative: a row that fills a batch, written nowhere
   KVLayerView kv;
-};
-
-// A row of logits to draw a token from by temperature alone; see sampling/sampler.h.
-struct SampleRow {
-  int32_t row = 0;
-  float temperature = 0.0f;  // 0: the largest logit
-  uint64_t seed = 0;
-  uint32_t position = 0;
-  uint32_t choice_idx = 0;
 };
 
 using ByteRange = std::span<const std::byte>;

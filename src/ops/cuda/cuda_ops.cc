@@ -345,9 +345,6 @@ void replay(OpContext& ctx, uint64_t key, const std::function<void()>& launch) {
   check(cudaGraphLaunch(found->second, state.stream), "graph");
 }
 
-// The layouts are one: rows go to the device as they are.
-static_assert(sizeof(SampleRow) == sizeof(cuda::SampleRow));
-
 void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows,
             int32_t* token_ids) {
   if (rows.empty()) return;
@@ -355,7 +352,7 @@ void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows,
   SLIPSTREAM_CHECK(std::ssize(rows) <= state.limits.max_tokens, "a row a token at most");
   auto* const host = reinterpret_cast<std::byte*>(state.sample_staging);
   std::memcpy(host, rows.data(), rows.size_bytes());
-  auto* const device = state.sample_rows.as<cuda::SampleRow>();
+  auto* const device = state.sample_rows.as<SampleRow>();
   auto* const ids = state.sampled.as<int32_t>();
   const auto count = static_cast<int>(rows.size());
   check(cudaMemcpyAsync(device, host, rows.size_bytes(), cudaMemcpyHostToDevice, state.stream),

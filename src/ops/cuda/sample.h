@@ -5,15 +5,9 @@
 
 #include <cstdint>
 
-namespace slipstream::cuda {
+#include "ops/sample_row.h"
 
-struct SampleRow {
-  int32_t row = 0;
-  float temperature = 0.0f;  // 0: the largest logit
-  uint64_t seed = 0;
-  uint32_t position = 0;
-  uint32_t choice_idx = 0;
-};
+namespace slipstream::cuda {
 
 // token_ids[i]: of rows[i]; -1 when its logits hold NaN or +infinity. All pointers on the device.
 cudaError_t sample(const float* logits, int64_t vocab_size, const SampleRow* rows, int num_rows,
