@@ -266,29 +266,33 @@ void norm_rope_append(OpContext& ctx, const QkvArgs& args) {
         "norm_rope_append");
 }
 
-void decode(DeviceState& state, const AttentionArgs& args, const StepPlan& plan) {
+cuda::PagedAttentionArgs paged(const AttentionArgs& args) {
   const BatchView& batch = args.batch;
-  cuda::DecodeAttentionArgs decode{.q = args.q.data,
-                                   .out = args.out.data,
-                                   .q_stride = args.q.stride[0],
-                                   .out_stride = args.out.stride[0],
-                                   .k_pages = args.kv.k,
-                                   .v_pages = args.kv.v,
-                                   .kv_type = kv_type(args.kv.dtype),
-                                   .block_table = batch.block_table,
-                                   .block_table_stride = batch.block_table_stride,
-                                   .seq_lens = batch.seq_lens,
-                                   .seq_ids = plan.decode_seqs,
-                                   .cu_seqlens_q = batch.cu_seqlens_q,
-                                   .num_seqs = plan.num_decodes,
-                                   .num_heads = static_cast<int>(args.q.dim(1)),
-                                   .num_kv_heads = args.kv.num_kv_heads,
-                                   .head_dim = args.kv.head_dim,
-                                   .scale = args.scale,
-                                   .window = args.window,
-                                   .softcap = args.softcap};
+  return {.q = args.q.data,
+          .out = args.out.data,
+          .q_stride = args.q.stride[0],
+          .out_stride = args.out.stride[0],
+          .k_pages = args.kv.k,
+          .v_pages = args.kv.v,
+          .kv_type = kv_type(args.kv.dtype),
+          .block_table = batch.block_table,
+          .block_table_stride = batch.block_table_stride,
+          .cu_seqlens_q = batch.cu_seqlens_q,
+          .seq_lens = batch.seq_lens,
+          .num_heads = static_cast<int>(args.q.dim(1)),
+          .num_kv_heads = args.kv.num_kv_heads,
+          .head_dim = args.kv.head_dim,
+          .scale = args.scale,
+          .window = args.window,
+          .softcap = args.softcap};
+}
+
+void decode(DeviceState& state, const AttentionArgs& args, const StepPlan& plan) {
+  cuda::DecodeAttentionArgs decode{paged(args)};
+  decode.seq_ids = plan.decode_seqs;
+  decode.num_seqs = plan.num_decodes;
   decode.split_len = kSplitLen;
-  decode.max_splits = batch.num_splits;
+  decode.max_splits = args.batch.num_splits;
   decode.partials = state.partials.as<float>();
   const int64_t floats_per_seq =
       int64_t{decode.num_heads} * decode.max_splits * (decode.head_dim + 1);
@@ -306,27 +310,10 @@ void attention(OpContext& ctx, const AttentionArgs& args) {
   if (plan.num_tiles == 0) return;
   SLIPSTREAM_CHECK(args.q.dim(1) / args.kv.num_kv_heads == state.limits.heads_per_kv_head,
                    "the step's tiles are cut for this many heads");
-  check(cuda::prefill_attention({.q = args.q.data,
-                                 .out = args.out.data,
-                                 .q_stride = args.q.stride[0],
-                                 .out_stride = args.out.stride[0],
-                                 .k_pages = args.kv.k,
-                                 .v_pages = args.kv.v,
-                                 .kv_type = kv_type(args.kv.dtype),
-                                 .block_table = args.batch.block_table,
-                                 .block_table_stride = args.batch.block_table_stride,
-                                 .cu_seqlens_q = args.batch.cu_seqlens_q,
-                                 .seq_lens = args.batch.seq_lens,
-                                 .tiles = plan.tiles,
-                                 .num_tiles = plan.num_tiles,
-                                 .num_heads = static_cast<int>(args.q.dim(1)),
-                                 .num_kv_heads = args.kv.num_kv_heads,
-                                 .head_dim = args.kv.head_dim,
-                                 .scale = args.scale,
-                                 .window = args.window,
-                                 .softcap = args.softcap},
-                                state.stream),
-        "attention (prefill)");
+  cuda::PrefillAttentionArgs prefill{paged(args)};
+  prefill.tiles = plan.tiles;
+  prefill.num_tiles = plan.num_tiles;
+  check(cuda::prefill_attention(prefill, state.stream), "attention (prefill)");
 }
 
 void replay(OpContext& ctx, uint64_t key, const std::function<void()>& launch) {
