@@ -24,31 +24,14 @@ Json hi_with(const char* name, const Json& value) {
 class MessagesTest : public ApiFixture {
  public:
   ApiResult<PreparedCall> prepare(const Json& body) {
-    return messages_dialect().prepare(body, front_end(context, table));
+    return ApiFixture::prepare(messages_dialect(), body);
   }
-
   std::shared_ptr<RecordingWriter> start(const Json& body) {
-    auto writer = std::make_shared<RecordingWriter>();
-    ApiResult<PreparedCall> call = prepare(body);
-    EXPECT_TRUE(call.ok()) << call.error().message;
-    if (!call.ok()) return writer;
-    call->spec.id = "msg";
-    call->spec.created_s = 5;
-    call->spec.model = "m";
-    HttpRequest http;
-    http.request_id = "r";
-    http.arrival_ns = 500'000;
-    start_call(context, http, std::move(call->spec), std::move(call->format), writer);
-    return writer;
+    return ApiFixture::start(messages_dialect(), body,
+                             [](PreparedCall& call) { call.spec.id = "msg"; });
   }
-
   std::string prompt_of(const Json& body) {
-    ApiResult<PreparedCall> call = prepare(body);
-    EXPECT_TRUE(call.ok()) << call.error().message;
-    if (!call.ok()) return {};
-    DecodeOptions options;
-    options.skip_special = false;
-    return engine.tokenizer()->decode(call->spec.prompts[0], options);
+    return ApiFixture::prompt_of(messages_dialect(), body);
   }
 
   std::shared_ptr<RecordingWriter> count(const Json& body) {

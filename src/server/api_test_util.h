@@ -16,11 +16,13 @@
 #include "base/strings.h"
 #include "base/utf8.h"
 #include "server/engine_bridge.h"
+#include "server/generation_route.h"
 #include "server/http.h"
 #include "server/params.h"
 #include "server/prompt.h"
 #include "server/server_context.h"
 #include "server/server_metrics.h"
+#include "text/byte_level_for_test.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -32,22 +34,9 @@ constexpr int64_t kTestVocab = 260;
 
 // Bytes are their own ids; 256 and 257 are ChatML's special tokens.
 inline std::shared_ptr<const Tokenizer> byte_tokenizer() {
-  std::string vocab;
-  uint32_t next = 256;
-  for (uint32_t byte = 0; byte < 256; ++byte) {
-    const bool printable =
-        (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
-    std::string spelling;
-    utf8_append(spelling, printable ? byte : next++);
-    if (spelling == "\"" || spelling == "\\") spelling.insert(spelling.begin(), '\\');
-    vocab += str("\"", spelling, "\":", byte, ",");
-  }
-  const std::string json =
-      R"({"added_tokens":[{"id":256,"content":"<|im_start|>","special":true},)"
-      R"({"id":257,"content":"<|im_end|>","special":true}],)"
-      R"("pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"use_regex":true},)"
-      R"("decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":{)" +
-      vocab + R"("<|im_start|>":256,"<|im_end|>":257},"merges":[]}})";
+  const std::string json = byte_level_json(R"(,"<|im_start|>":256,"<|im_end|>":257)", "",
+                                           R"({"id":256,"content":"<|im_start|>","special":true},)"
+                                           R"({"id":257,"content":"<|im_end|>","special":true})");
   auto tokenizer = Tokenizer::from_json(json, "test");
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status().message();
   return std::move(tokenizer).value();
@@ -215,6 +204,39 @@ class ApiFixture : public testing::Test {
             .tokenizer = engine.tokenizer().get(),
             .chat_template = &chat_template,
             .chat_template_error = {}};
+  }
+
+  ApiResult<PreparedCall> prepare(const Dialect& dialect, const Json& body) {
+    return dialect.prepare(body, front_end(context, table));
+  }
+
+  // The text of the prompt that `body` becomes.
+  std::string prompt_of(const Dialect& dialect, const Json& body) {
+    ApiResult<PreparedCall> call = prepare(dialect, body);
+    EXPECT_TRUE(call.ok()) << call.error().message;
+    if (!call.ok()) return {};
+    DecodeOptions options;
+    options.skip_special = false;
+    return engine.tokenizer()->decode(call->spec.prompts[0], options);
+  }
+
+  // A running call; its time is fixed, and what `edit` sets, as its id.
+  std::shared_ptr<RecordingWriter> start(const Dialect& dialect, const Json& body,
+                                         const std::function<void(PreparedCall&)>& edit,
+                                         const ApiKey* key = nullptr) {
+    auto writer = std::make_shared<RecordingWriter>();
+    ApiResult<PreparedCall> call = prepare(dialect, body);
+    EXPECT_TRUE(call.ok()) << call.error().message;
+    if (!call.ok()) return writer;
+    call->spec.created_s = 5;
+    call->spec.model = "m";
+    edit(call.value());
+    HttpRequest http;
+    http.request_id = "r";
+    http.arrival_ns = 500'000;
+    http.key = key;
+    start_call(context, http, std::move(call->spec), std::move(call->format), writer);
+    return writer;
   }
 
   // One step's events, delivered.

@@ -34,23 +34,13 @@ class CallTest : public ApiFixture {
 
   // Starts a call on a body; the id and the time of its answer are fixed.
   std::shared_ptr<RecordingWriter> start(const std::string& body, bool chat = true) {
-    auto writer = std::make_shared<RecordingWriter>();
-    const Json json = Json::parse(body);
-    const FrontEnd ends = front_end(context, table);
-    ApiResult<PreparedCall> call =
-        (chat ? chat_dialect() : completions_dialect()).prepare(json, ends);
-    EXPECT_TRUE(call.ok()) << call.error().message;
-    if (!call.ok()) return writer;
-    call->spec.id = "id";
-    call->spec.created_s = 5;
-    call->spec.model = "m";
-    call->spec.route = "/route";
-    HttpRequest http;
-    http.request_id = "r";
-    http.arrival_ns = 500'000;
-    http.key = key;
-    start_call(context, http, std::move(call->spec), std::move(call->format), writer);
-    return writer;
+    return ApiFixture::start(
+        chat ? chat_dialect() : completions_dialect(), Json::parse(body),
+        [](PreparedCall& call) {
+          call.spec.id = "id";
+          call.spec.route = "/route";
+        },
+        key);
   }
   std::shared_ptr<RecordingWriter> complete(const std::string& more) {
     return start(R"({"prompt":"ab",)" + more + "}", false);

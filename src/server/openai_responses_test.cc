@@ -12,35 +12,19 @@ namespace {
 class ResponsesTest : public ApiFixture {
  public:
   ApiResult<PreparedCall> prepare(const Json& body) {
-    return responses_dialect().prepare(body, front_end(context, table));
+    return ApiFixture::prepare(responses_dialect(), body);
+  }
+  std::string prompt_of(const Json& body) {
+    return ApiFixture::prompt_of(responses_dialect(), body);
   }
 
   // A running call whose ids and echo are fixed when `echo` is given.
   std::shared_ptr<RecordingWriter> start(const Json& body, const char* echo = nullptr) {
-    auto writer = std::make_shared<RecordingWriter>();
-    ApiResult<PreparedCall> call = prepare(body);
-    EXPECT_TRUE(call.ok()) << call.error().message;
-    if (!call.ok()) return writer;
-    call->spec.id = "resp";
-    call->spec.created_s = 5;
-    call->spec.model = "m";
-    call->spec.route = "/v1/responses";
-    if (echo != nullptr) call->format = make_responses_format("msg", echo);
-    HttpRequest http;
-    http.request_id = "r";
-    http.arrival_ns = 500'000;
-    start_call(context, http, std::move(call->spec), std::move(call->format), writer);
-    return writer;
-  }
-
-  // The text of the prompt that `body` becomes.
-  std::string prompt_of(Json body) {
-    ApiResult<PreparedCall> call = prepare(body);
-    EXPECT_TRUE(call.ok()) << call.error().message;
-    if (!call.ok()) return {};
-    DecodeOptions options;
-    options.skip_special = false;
-    return engine.tokenizer()->decode(call->spec.prompts[0], options);
+    return ApiFixture::start(responses_dialect(), body, [echo](PreparedCall& call) {
+      call.spec.id = "resp";
+      call.spec.route = "/v1/responses";
+      if (echo != nullptr) call.format = make_responses_format("msg", echo);
+    });
   }
 
   std::string param_of_refusal(const Json& body) {

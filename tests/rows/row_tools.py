@@ -292,6 +292,17 @@ class Stream:
         return self.ids, self.text, self.logprobs
 
 
+def open_streams(server, count, body):
+    """Streams of /v1/completions that have begun: their readers."""
+    data = request_bytes(server, "POST", "/v1/completions", body)
+    readers = [Reader(connect(server)) for _ in range(count)]
+    for reader in readers:
+        reader.sock.sendall(data)
+    for reader in readers:
+        assert reader.head()[0] == 200
+    return readers
+
+
 def victim_body(idx, max_tokens):
     prompt, extra = VICTIMS[idx]
     return {"prompt": prompt, "max_tokens": max_tokens, "ignore_eos": True,

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from row_tools import (KEY, WAIT_S, Client, Reader, Row, RowServer, Stream, connect, encoded,
-                       events_of, exchange, open_files, raise_file_limit, request_bytes, reset,
-                       wait_until)
+                       events_of, exchange, open_files, open_streams, raise_file_limit,
+                       request_bytes, reset, wait_until)
 
 LIMIT = 8 << 20  # of a body
 COMPLETIONS = "/v1/completions"
@@ -311,12 +311,8 @@ def hold(server, num_idle, num_streams):
         assert reader.answer("GET").status == 200
     body = {"prompt": "Once", "max_tokens": 400, "temperature": 0, "stream": True,
             "ignore_eos": True}
-    data = request_bytes(server, "POST", COMPLETIONS, body)
-    streams = [Reader(connect(server)) for _ in range(num_streams)]
+    streams = open_streams(server, num_streams, body)
     for reader in streams:
-        reader.sock.sendall(data)
-    for reader in streams:
-        assert reader.head()[0] == 200
         assert next(events_of(reader))["choices"]
     return (server.rss_bytes() - before) / (num_idle + num_streams), idle + streams
 

@@ -15,22 +15,12 @@ import pytest
 
 from live_server import find_binary
 from row_tools import (WAIT_S, Client, Reader, Row, RowServer, Stream, connect, end_of_server,
-                       events_of, raise_file_limit, request_bytes, started_by, wait_until)
+                       events_of, open_streams, raise_file_limit, request_bytes, started_by,
+                       wait_until)
 
 COMPLETIONS = "/v1/completions"
 FAKE = ("--executor", "fake", "--fake-step-us")
 LONG = {"prompt": "Once", "max_tokens": 400, "ignore_eos": True, "stream": True}
-
-
-def open_streams(server, count, body):
-    """Streams that have begun: their readers."""
-    data = request_bytes(server, "POST", COMPLETIONS, body)
-    readers = [Reader(connect(server)) for _ in range(count)]
-    for reader in readers:
-        reader.sock.sendall(data)
-    for reader in readers:
-        assert reader.head()[0] == 200
-    return readers
 
 
 def status_of(server, path, body=None):
