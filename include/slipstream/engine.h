@@ -58,6 +58,7 @@ struct EngineStats {
   int64_t prefix_cache_queries = 0;  // prompt tokens looked up, preemptions not counted again
   int64_t prefix_cache_hits = 0;     // and found
   int64_t step_started_ns = 0;       // steady clock; 0: no step is running
+  int64_t step_num_tokens = 0;       // of the step that runs
   // Steps by tokens computed: bucket i counts steps of at most 2^i tokens and more than 2^(i-1).
   std::array<int64_t, 16> step_tokens_histogram{};
 };

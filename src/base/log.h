@@ -2,9 +2,11 @@
 //
 //   log_info("load", "model=", name, " bytes=", n);   ->   I load model=x bytes=3
 //
-// Thread-safe: a line is written with one write call. The level is set once at start.
+// Thread-safe: a line is written with one write call. The level is set once at start. Never throws:
+// a line that there is no memory for is dropped, because it may be about just that.
 #pragma once
 
+#include <new>
 #include <string_view>
 
 #include "base/strings.h"
@@ -20,20 +22,29 @@ LogFormat log_format();
 void log_line(LogLevel level, std::string_view topic, std::string_view text);
 
 template <typename... Args>
-void log_debug(std::string_view topic, const Args&... args) {
-  if (log_enabled(LogLevel::kDebug)) log_line(LogLevel::kDebug, topic, str(args...));
+void log_at(LogLevel level, std::string_view topic, const Args&... args) noexcept {
+  if (!log_enabled(level)) return;
+  try {
+    log_line(level, topic, str(args...));
+  } catch (const std::bad_alloc&) {
+  }
+}
+
+template <typename... Args>
+void log_debug(std::string_view topic, const Args&... args) noexcept {
+  log_at(LogLevel::kDebug, topic, args...);
 }
 template <typename... Args>
-void log_info(std::string_view topic, const Args&... args) {
-  if (log_enabled(LogLevel::kInfo)) log_line(LogLevel::kInfo, topic, str(args...));
+void log_info(std::string_view topic, const Args&... args) noexcept {
+  log_at(LogLevel::kInfo, topic, args...);
 }
 template <typename... Args>
-void log_warn(std::string_view topic, const Args&... args) {
-  if (log_enabled(LogLevel::kWarn)) log_line(LogLevel::kWarn, topic, str(args...));
+void log_warn(std::string_view topic, const Args&... args) noexcept {
+  log_at(LogLevel::kWarn, topic, args...);
 }
 template <typename... Args>
-void log_error(std::string_view topic, const Args&... args) {
-  if (log_enabled(LogLevel::kError)) log_line(LogLevel::kError, topic, str(args...));
+void log_error(std::string_view topic, const Args&... args) noexcept {
+  log_at(LogLevel::kError, topic, args...);
 }
 
 }  // namespace slipstream

@@ -296,6 +296,7 @@ void EngineLoop::run_planned() {
   {
     const std::lock_guard lock(mutex_);
     stats_.step_started_ns = now_ns;
+    stats_.step_num_tokens = current_.batch.num_tokens();
   }
   if (side_thread_) side_thread_->start([this] { plan(next_, side_lane_); });
   forward();
@@ -497,6 +498,7 @@ void EngineLoop::publish(const SchedulerOutput& output) {
       ++stats_.step_tokens_histogram[static_cast<size_t>(std::min<int64_t>(bucket, last))];
     }
     stats_.step_started_ns = 0;
+    stats_.step_num_tokens = 0;
     stats_.num_prompt_tokens += num_prompt_tokens;
     stats_.num_generated_tokens += num_generated;
     stats_.kv_blocks_used = state_.blocks().num_used();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <new>
 #include <utility>
 
 #include "base/clock.h"
@@ -57,6 +58,7 @@ class Call final : public EventListener, public std::enable_shared_from_this<Cal
   void take(Choice& choice, TokenEvent& event);
   void stream(Choice& choice, bool first);
   void flush();
+  void answer(std::span<TokenEvent* const> events);
   void finish();
   void fail(const ApiError& error, FinishReason reason);
   void closed(CloseReason reason);
@@ -106,7 +108,13 @@ Call::Call(ServerContext& context, const HttpRequest& http, CallSpec spec,
 
 void Call::start() {
   if (writer_->closed()) return;  // left while the prompt was made
-  if (!submit_choices()) return;
+  try {
+    if (!submit_choices()) return;
+  } catch (const std::bad_alloc&) {
+    done_ = true;
+    cancel_open();
+    throw;
+  }
   writer_->on_close([weak = weak_from_this()](CloseReason reason) {
     if (const auto self = weak.lock()) self->closed(reason);
   });
@@ -176,6 +184,16 @@ Choice* Call::find(RequestId id) {
 
 void Call::on_events(std::span<TokenEvent* const> events) {
   if (done_) return;
+  try {
+    answer(events);
+  } catch (const std::bad_alloc&) {
+    // An answer that would lack something is none.
+    out_.clear();
+    if (!done_) fail(server_error("the request failed: memory ran out"), FinishReason::kError);
+  }
+}
+
+void Call::answer(std::span<TokenEvent* const> events) {
   for (TokenEvent* event : events) {
     Choice* choice = find(event->request);
     if (choice == nullptr || choice->finish != FinishReason::kNone) continue;

@@ -1,5 +1,6 @@
 #include "server/engine_bridge.h"
 
+#include <new>
 #include <utility>
 
 namespace slipstream {
@@ -16,7 +17,12 @@ EventSink EngineBridge::sink() {
 Result<RequestId> EngineBridge::submit(Request request, std::shared_ptr<EventListener> listener) {
   SLIPSTREAM_ASSIGN_OR_RETURN(const RequestId id, engine_->submit(std::move(request)));
   // Its first events are delivered by a later turn of this thread's loop, so none is missed.
-  listeners_.emplace(id, std::move(listener));
+  try {
+    listeners_.emplace(id, std::move(listener));
+  } catch (const std::bad_alloc&) {
+    engine_->cancel(id);
+    throw;
+  }
   return id;
 }
 
@@ -25,6 +31,19 @@ void EngineBridge::cancel(RequestId id) {
 }
 
 void EngineBridge::deliver(std::vector<TokenEvent> events) {
+  try {
+    sort_by_listener(events);
+    for (const std::shared_ptr<EventListener>& listener : touched_) {
+      listener->on_events(listener->inbox_);
+    }
+  } catch (...) {
+    clear_inboxes();
+    throw;
+  }
+  clear_inboxes();
+}
+
+void EngineBridge::sort_by_listener(std::vector<TokenEvent>& events) {
   for (TokenEvent& event : events) {
     const auto found = listeners_.find(event.request);
     if (found == listeners_.end()) continue;  // cancelled: late events are normal
@@ -33,10 +52,11 @@ void EngineBridge::deliver(std::vector<TokenEvent> events) {
     listener.inbox_.push_back(&event);
     if (event.finish != FinishReason::kNone) listeners_.erase(found);
   }
-  for (const std::shared_ptr<EventListener>& listener : touched_) {
-    listener->on_events(listener->inbox_);
-    listener->inbox_.clear();
-  }
+}
+
+// The events they point to end with their delivery.
+void EngineBridge::clear_inboxes() {
+  for (const std::shared_ptr<EventListener>& listener : touched_) listener->inbox_.clear();
   touched_.clear();
 }
 

@@ -52,6 +52,8 @@ class EngineBridge {
 
  private:
   void deliver(std::vector<TokenEvent> events);
+  void sort_by_listener(std::vector<TokenEvent>& events);
+  void clear_inboxes();
 
   EventLoop& loop_;
   Engine* engine_ = nullptr;

@@ -100,6 +100,8 @@ ApiError server_error(std::string message) {
   return error;
 }
 
+ApiError internal_error() { return server_error("the request failed inside the server"); }
+
 ApiError service_unavailable(std::string message, int64_t retry_after_s) {
   ApiError error;
   error.status = 503;

@@ -34,6 +34,7 @@ ApiError payload_too_large(std::string message);
 ApiError unsupported_media_type(std::string message);
 ApiError rate_limited(std::string message, int64_t retry_after_s);
 ApiError server_error(std::string message);
+ApiError internal_error();  // a 500 that says no more
 ApiError service_unavailable(std::string message, int64_t retry_after_s);
 ApiError deadline_exceeded(std::string message);
 

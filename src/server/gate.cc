@@ -1,6 +1,7 @@
 #include "server/gate.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "base/clock.h"
@@ -15,6 +16,7 @@ namespace {
 
 constexpr int64_t kLoadingRetryS = 2;
 constexpr int64_t kDrainingRetryS = 5;
+constexpr int64_t kMemoryRetryS = 1;
 constexpr double kNsPerMs = 1e6;
 
 std::string lower_case(std::string_view text) {
@@ -105,6 +107,9 @@ std::optional<ApiError> Gate::check_service(const Route& route) const {
     error.code = "loading";
     return error;
   }
+  if (context_.memory_is_low) {
+    return rate_limited("the server is short of memory and takes no new work", kMemoryRetryS);
+  }
   return std::nullopt;
 }
 
@@ -134,7 +139,18 @@ std::optional<ApiError> Gate::admit(const HttpRequest& request, HeadDecision& de
 
 HeadDecision Gate::decide(HttpRequest& request) {
   HeadDecision decision;
-  if (answer_preflight(request, decision)) return decision;
+  try {
+    decide(request, decision);
+  } catch (const std::bad_alloc&) {
+    // Nobody else knows of the slot.
+    if (decision.admitted) context_.key_usage->finish(request.key);
+    throw;
+  }
+  return decision;
+}
+
+void Gate::decide(HttpRequest& request, HeadDecision& decision) {
+  if (answer_preflight(request, decision)) return;
   std::optional<ApiError> error = find_route(request, decision);
   if (!error) error = check_key(request, *decision.route);
   if (!error) error = check_service(*decision.route);
@@ -144,7 +160,6 @@ HeadDecision Gate::decide(HttpRequest& request) {
     const ErrorShape shape = decision.route != nullptr ? decision.route->error_shape : ErrorShape{};
     decision.refusal = shaped_error(shape, *error, request.request_id);
   }
-  return decision;
 }
 
 void Gate::ended(const HttpOutcome& outcome) {

@@ -22,10 +22,12 @@ class Gate final : public HttpApp {
   Gate(ServerContext& context, const Router& router, std::vector<std::string> allowed_origins)
       : context_(context), router_(router), allowed_origins_(std::move(allowed_origins)) {}
 
+  // With memory gone it throws, and nothing was admitted.
   HeadDecision decide(HttpRequest& request) override;
   void ended(const HttpOutcome& outcome) override;
 
  private:
+  void decide(HttpRequest& request, HeadDecision& decision);
   bool is_allowed(std::string_view origin) const;
   bool answer_preflight(const HttpRequest& request, HeadDecision& decision) const;
   std::optional<ApiError> find_route(HttpRequest& request, HeadDecision& decision) const;

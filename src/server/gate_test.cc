@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "server/http_server_for_test.h"
 #include "server/key_usage.h"
+#include "server/memory_guard.h"
 
 namespace slipstream {
 namespace {
@@ -129,6 +130,29 @@ TEST_F(GateTest, NoPageOfAnotherOriginReadsAnythingUnlessItIsAllowed) {
   decision = decide("GET", "/v1/models", {{"origin", "http://page"}}, {"*"});
   EXPECT_FALSE(decision.refusal.has_value());
   EXPECT_EQ(value_of(decision.headers, "vary"), "Origin");
+}
+
+TEST_F(GateTest, R8R9_ShortOfMemoryNewWorkIsRefusedAndProbesAreNot) {
+  context_.memory_is_low = true;
+  EXPECT_EQ(status("POST", "/v1/chat"), 429);
+  EXPECT_EQ(status("GET", "/health"), 200);
+  EXPECT_EQ(value_of(decide("POST", "/v1/chat").refusal->headers, "retry-after"), "1");
+  context_.memory_is_low = false;
+  EXPECT_EQ(status("POST", "/v1/chat"), 200);
+}
+
+TEST(MemoryGuard, R9_MemoryIsLowNearTheContainersLimitAndNotAfter) {
+  std::optional<MemoryLimit> limit;
+  MemoryGuard guard([&limit] { return limit; });
+  EXPECT_FALSE(guard.update());
+  constexpr int64_t kGiB = int64_t{1} << 30;
+  limit = MemoryLimit{.limit_bytes = kGiB, .used_bytes = kGiB - (33 << 20)};
+  EXPECT_FALSE(guard.update());
+  limit->used_bytes = kGiB - (31 << 20);
+  EXPECT_TRUE(guard.update());
+  // A large machine keeps no more than requests can need.
+  limit = MemoryLimit{.limit_bytes = 1000 * kGiB, .used_bytes = 999 * kGiB};
+  EXPECT_FALSE(guard.update());
 }
 
 TEST_F(GateTest, R14_WhileLoadingOrDrainingOnlyWhatNeedsNoEngineIsAnswered) {

@@ -45,6 +45,7 @@ class GenerationRoute final : public std::enable_shared_from_this<GenerationRout
           job->result = prepare(job->body, self->dialect_, ends);
         },
         [self = shared_from_this(), job, http, writer] {
+          if (!job->result) return self->refuse(internal_error(), http, *writer);
           self->start(http, std::move(*job->result), writer);
         });
     if (!accepted) refuse(rate_limited("too many large requests wait", 1), http, *writer);

@@ -91,7 +91,20 @@ void HttpConnection::start() {
   auto& list = shared_.connections[static_cast<size_t>(wait_)];
   place_ = list.insert(list.end(), shared_from_this());
   wait_for(Wait::kIdle);
-  arm_read();
+  guarded([this] { arm_read(); });
+}
+
+// Runs a turn of this connection. What fails in it, because memory ran out for example, is the end
+// of this connection and of no other.
+template <typename Turn>
+void HttpConnection::guarded(Turn turn) {
+  try {
+    turn();
+  } catch (const std::exception& error) {
+    log_error("http", "a connection is closed, its request cannot be worked on: ", error.what());
+    advancing_ = false;
+    close(CloseReason::kClientGone);
+  }
 }
 
 // Moves to the end of the list of `wait`, with a whole duration ahead.
@@ -126,7 +139,7 @@ void HttpConnection::arm_read() {
   read_armed_ = true;
   socket_.async_wait(tcp::socket::wait_read, [self = shared_from_this()](const error_code&) {
     self->read_armed_ = false;
-    if (self->phase_ != Phase::kClosed) self->on_readable();
+    if (self->phase_ != Phase::kClosed) self->guarded([&self] { self->on_readable(); });
   });
 }
 
@@ -135,7 +148,7 @@ void HttpConnection::arm_write() {
   write_armed_ = true;
   socket_.async_wait(tcp::socket::wait_write, [self = shared_from_this()](const error_code&) {
     self->write_armed_ = false;
-    if (self->phase_ != Phase::kClosed) self->on_writable();
+    if (self->phase_ != Phase::kClosed) self->guarded([&self] { self->on_writable(); });
   });
 }
 
@@ -145,7 +158,7 @@ void HttpConnection::arm_error() {
   error_armed_ = true;
   socket_.async_wait(tcp::socket::wait_error, [self = shared_from_this()](const error_code&) {
     self->error_armed_ = false;
-    if (self->phase_ != Phase::kClosed) self->on_error();
+    if (self->phase_ != Phase::kClosed) self->guarded([&self] { self->on_error(); });
   });
 }
 
@@ -273,23 +286,26 @@ void HttpConnection::on_request() {
 
 // The Response of the request being read, which is over with that.
 std::shared_ptr<HttpConnection::Response> HttpConnection::begin_response() {
-  const std::unique_ptr<Reading> reading = std::move(reading_);
-  const HttpParser& parser = reading->parser;
+  const HttpParser& parser = reading_->parser;
   Response::Head head;
-  head.headers = std::move(reading->decision.headers);
-  head.is_head_request = reading->outcome.method == "HEAD";
-  if (reading->decided) {
+  head.headers = std::move(reading_->decision.headers);
+  head.is_head_request = reading_->outcome.method == "HEAD";
+  if (reading_->decided) {
     head.is_http_1_0 = parser.is_http_1_0();
     head.keep_alive = parser.keep_alive();
   } else {
-    ++shared_.num_undone;  // never decided on, and reported all the same
-    reading->outcome.request_id = shared_.make_request_id();
-    reading->outcome.arrival_ns = steady_now_ns();
+    // Never decided on, and reported all the same.
+    reading_->outcome.request_id = shared_.make_request_id();
+    reading_->outcome.arrival_ns = steady_now_ns();
+    reading_->decided = true;
+    ++shared_.num_undone;
     head.keep_alive = false;
   }
+  // Whoever fails so far still has the outcome in reading_, from where close() reports it.
   auto response =
-      std::make_shared<Response>(shared_from_this(), std::move(reading->outcome), std::move(head));
+      std::make_shared<Response>(shared_from_this(), std::move(reading_->outcome), std::move(head));
   response_ = response.get();
+  reading_.reset();
   phase_ = Phase::kResponding;
   settle_wait();
   return response;
@@ -457,7 +473,7 @@ void HttpConnection::on_deadline() {
       str("the request was not complete within ", shared_.options.read_timeout_ms, " ms"));
   error.status = 408;
   error.type = "timeout_error";
-  refuse(shaped(error), true);
+  guarded([&] { refuse(shaped(error), true); });
 }
 
 // In the dialect of the route, if the request being read came so far.

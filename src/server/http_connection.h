@@ -69,6 +69,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   struct Reading;  // the request being read
   enum class Phase { kReading, kResponding, kClosing, kClosed };
 
+  template <typename Turn>
+  void guarded(Turn turn);
   void arm_read();
   void arm_write();
   void arm_error();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <utility>
 
 #include "base/clock.h"
@@ -86,6 +87,16 @@ bool has_header(const HttpHeaders& headers, std::string_view name) {
 }  // namespace
 
 HttpConnection::Response::~Response() {
+  try {
+    abandon();
+  } catch (const std::exception& error) {
+    log_error("http", "a request ends without an answer: ", error.what());
+    if (connection_ != nullptr) connection_->close(CloseReason::kClientGone);
+  }
+}
+
+// Nobody will answer any more.
+void HttpConnection::Response::abandon() {
   if (connection_ != nullptr) {
     log_error("http", "id=", outcome_.request_id, " a handler left its request unanswered");
     connection_->response_ = nullptr;  // whatever happens to the connection concerns nobody now
@@ -93,7 +104,7 @@ HttpConnection::Response::~Response() {
       outcome_.status = 500;
       connection_->close(CloseReason::kClientGone);  // an early end is all that can still be told
     } else {
-      fail(server_error("the request failed inside the server"));
+      fail(internal_error());
     }
   }
   report();

@@ -52,6 +52,7 @@ class HttpConnection::Response final : public ResponseWriter,
  private:
   void append_head(std::string& out, const HttpResponse& response, std::optional<size_t> length);
   void append_part(std::string& out, std::string_view bytes);
+  void abandon();
   void fail(const ApiError& error);
   void finish();
   void report();

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <list>
 #include <map>
+#include <new>
 #include <random>
 #include <unordered_map>
 #include <utility>
@@ -110,6 +111,7 @@ class AsioHttpServer final : public HttpServer {
   Result<tcp::endpoint> resolve();
   void arm_accept();
   void accept_waiting();
+  void accept_or_wait();
   bool has_room() const;
   const std::list<std::shared_ptr<HttpConnection>>& idle() const {
     return shared_.connections[static_cast<size_t>(Wait::kIdle)];
@@ -127,6 +129,7 @@ class AsioHttpServer final : public HttpServer {
   std::function<void()> on_signal_;
   int port_ = 0;
   bool accept_armed_ = false;
+  bool tick_armed_ = false;
   bool out_of_files_ = false;  // said once per episode
 };
 
@@ -200,11 +203,11 @@ void AsioHttpServer::run() {
 
 void AsioHttpServer::arm_accept() {
   if (accept_armed_) return;
-  accept_armed_ = true;
   acceptor_.async_wait(tcp::acceptor::wait_read, [this](const error_code& ec) {
     accept_armed_ = false;
-    if (!ec) accept_waiting();
+    if (!ec) accept_or_wait();
   });
+  accept_armed_ = true;  // now that nothing has failed
 }
 
 // At the limit the connection that idled longest makes room; with none idle, newcomers wait in
@@ -241,6 +244,14 @@ void AsioHttpServer::accept_waiting() {
   arm_accept();
 }
 
+void AsioHttpServer::accept_or_wait() {
+  try {
+    accept_waiting();
+  } catch (const std::bad_alloc&) {
+    log_error("http", "a client is turned away: memory ran out");  // the tick looks again
+  }
+}
+
 void AsioHttpServer::watch_signals(std::function<void()> on_signal) {
   on_signal_ = std::move(on_signal);
   std::signal(SIGPIPE, SIG_IGN);
@@ -264,13 +275,17 @@ void AsioHttpServer::shut_down_responses() {
 }
 
 void AsioHttpServer::arm_tick() {
+  if (tick_armed_) return;
   tick_.expires_after(kTick);
   tick_.async_wait([this](const error_code& ec) {
+    tick_armed_ = false;
     if (!ec) on_tick();
   });
+  tick_armed_ = true;
 }
 
 void AsioHttpServer::on_tick() {
+  arm_tick();  // first: whatever fails below, there is another
   const int64_t now_ns = steady_now_ns();
   timers_.run_due(now_ns);
   for (auto& list : shared_.connections) {
@@ -279,8 +294,7 @@ void AsioHttpServer::on_tick() {
       due->on_deadline();
     }
   }
-  if (!accept_armed_ && acceptor_.is_open()) accept_waiting();
-  arm_tick();
+  if (!accept_armed_ && acceptor_.is_open()) accept_or_wait();
 }
 
 }  // namespace

@@ -81,6 +81,7 @@ class HttpServer : public EventLoop {
   // Loses every connection and runs what that leads to: handlers learn of it. After run().
   virtual void close_connections() = 0;
 
+  // Until stop(). Throws what posted work and timers throw; may be called again then.
   virtual void run() = 0;
   virtual void stop() = 0;
 };

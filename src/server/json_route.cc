@@ -44,6 +44,7 @@ Handler json_handler(ServerContext& context, JsonFunction function, ErrorShape e
         context, job->body.size(),
         [job, function, &context] { run(*job, function, context.limits); },
         [job, writer, shape, request_id = http.request_id] {
+          if (!job->result) return writer->send(shaped_error(shape, internal_error(), request_id));
           const ApiResult<std::string>& result = *job->result;
           if (!result.ok()) return writer->send(shaped_error(shape, result.error(), request_id));
           HttpResponse response;

@@ -52,7 +52,7 @@ constexpr std::array kEndpoints = {
     EndpointDoc{"get", "/load", "Requests that are not finished.", "", kJson, true},
     EndpointDoc{"get", "/health", "200 when requests are served, else 503.", "", kJson, false},
     EndpointDoc{"get", "/readyz", "The same.", "", kJson, false},
-    EndpointDoc{"get", "/livez", "200 while the process answers.", "", kJson, false},
+    EndpointDoc{"get", "/livez", "200 unless the engine's step is stuck.", "", kJson, false},
     EndpointDoc{"get", "/ping", "The same.", "", kJson, false},
 };
 

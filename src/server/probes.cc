@@ -8,8 +8,8 @@
 namespace slipstream {
 namespace {
 
-constexpr int64_t kNsPerMs = 1'000'000;
 constexpr int64_t kRetryS = 2;
+constexpr const char* kStuck = "the engine is stuck: its step has run for far too long";
 
 HttpResponse ok_response(std::string body) {
   HttpResponse response;
@@ -17,8 +17,22 @@ HttpResponse ok_response(std::string body) {
   return response;
 }
 
-bool is_step_stuck(const EngineStats& stats, int64_t max_step_ms, int64_t now_ns) {
-  return stats.step_started_ns != 0 && now_ns - stats.step_started_ns > max_step_ms * kNsPerMs;
+// A step reads the weights once or, at its slowest, once for each of its tokens. One that takes
+// several times as long, and seconds more, will not end by itself.
+int64_t longest_step_ns(const ServerContext& context, const EngineStats& stats) {
+  constexpr double kSlack = 4.0;
+  constexpr int64_t kNsPerS = 1'000'000'000;
+  constexpr int64_t kLeastNs = 5 * kNsPerS;
+  if (context.read_gb_s <= 0.0) return kLeastNs;
+  const auto bytes = static_cast<double>(context.bridge->engine().model().bytes_per_token) *
+                     static_cast<double>(stats.step_num_tokens);
+  return kLeastNs + static_cast<int64_t>(kSlack * bytes / context.read_gb_s);  // GB/s: bytes a ns
+}
+
+bool is_step_stuck(const ServerContext& context, int64_t now_ns) {
+  const EngineStats stats = context.bridge->engine().stats();
+  return stats.step_started_ns != 0 &&
+         now_ns - stats.step_started_ns > longest_step_ns(context, stats);
 }
 
 }  // namespace
@@ -30,16 +44,13 @@ std::optional<ApiError> not_ready_reason(ServerContext& context, int64_t now_ns)
     error.code = "loading";
     return error;
   }
+  if (context.memory_is_low) return service_unavailable("the server is short of memory", kRetryS);
   const EngineStats stats = context.bridge->engine().stats();
   if (context.max_queued_requests > 0 && stats.num_waiting >= context.max_queued_requests) {
     return service_unavailable(str("the queue is full: ", stats.num_waiting, " requests wait"),
                                kRetryS);
   }
-  if (is_step_stuck(stats, context.limits.max_step_ms, now_ns)) {
-    return service_unavailable(
-        str("the engine's step has run for more than ", context.limits.max_step_ms, " ms"),
-        kRetryS);
-  }
+  if (is_step_stuck(context, now_ns)) return service_unavailable(kStuck, kRetryS);
   return std::nullopt;
 }
 
@@ -49,11 +60,8 @@ std::vector<Route> probe_routes(ServerContext& context, std::string version) {
     writer->send(reason ? error_response(*reason) : ok_response("{\"status\":\"ok\"}"));
   };
   const Handler live = [&context](HttpRequest, std::shared_ptr<ResponseWriter> writer) {
-    // A step that takes ten times what readiness allows will not end by itself.
-    const bool is_stuck =
-        !context.loading && is_step_stuck(context.bridge->engine().stats(),
-                                          10 * context.limits.max_step_ms, steady_now_ns());
-    writer->send(is_stuck ? error_response(service_unavailable("the engine is stuck", 0))
+    const bool is_stuck = !context.loading && is_step_stuck(context, steady_now_ns());
+    writer->send(is_stuck ? error_response(service_unavailable(kStuck, 0))
                           : ok_response("{\"status\":\"ok\"}"));
   };
   const Handler load = [&context](HttpRequest, std::shared_ptr<ResponseWriter> writer) {

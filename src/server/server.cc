@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 #include <optional>
 #include <random>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "server/http_server.h"
 #include "server/key_usage.h"
 #include "server/ledger.h"
+#include "server/memory_guard.h"
 #include "server/probes.h"
 #include "server/router.h"
 #include "server/server_metrics.h"
@@ -29,6 +31,7 @@ namespace {
 
 constexpr int64_t kLastBytesMs = 1'000;  // for the terminal events of a shutdown to leave
 constexpr int64_t kDrainPollMs = 10;
+constexpr int64_t kMemoryPollMs = 200;
 
 class WiredServer final : public Server {
  public:
@@ -54,6 +57,7 @@ class WiredServer final : public Server {
   void fill_context();
   void add_routes();
   void take_engine(std::unique_ptr<Engine> engine, double read_gb_s);
+  void watch_memory();
   void on_signal();
   void wait_until_drained();
   void end_everything();
@@ -64,6 +68,7 @@ class WiredServer final : public Server {
   KeyRing keys_;
   KeyUsage key_usage_;
   ServerMetrics metrics_;
+  MemoryGuard memory_;
   std::unique_ptr<Ledger> ledger_;
   std::unique_ptr<AccessLog> access_log_;
   std::optional<ChatTemplate> chat_template_;
@@ -232,10 +237,24 @@ void WiredServer::end_everything() {
   wait_until_drained();
 }
 
+void WiredServer::watch_memory() {
+  http_->after_ms(kMemoryPollMs, [this] { watch_memory(); });
+  context_.memory_is_low = memory_.update();
+}
+
 int WiredServer::run() {
   http_->watch_signals([this] { on_signal(); });
   const CrashNotice notice([this] { fail(); });
-  http_->run();
+  watch_memory();
+  try {
+    http_->run();
+  } catch (const std::exception& error) {
+    // Not one request's work, so nobody knows what is missing now: the end, but an orderly one.
+    log_error("serve", "the network thread failed, the server ends: ", error.what());
+    exit_code_ = 1;
+    end_everything();
+    http_->run();
+  }
   stopped_ = true;
   return exit_code_;
 }

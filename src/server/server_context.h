@@ -42,7 +42,6 @@ struct ServerLimits {
   int64_t read_timeout_ms = 10'000;   // head, and then body, of one request
   int64_t idle_timeout_ms = 120'000;  // keep-alive
   int64_t ping_interval_ms = 15'000;  // SSE comments while nothing else is sent
-  int64_t max_step_ms = 60'000;       // a longer engine step counts as stuck: readiness ends
 };
 
 struct ServerContext {
@@ -69,6 +68,7 @@ struct ServerContext {
   int64_t max_queued_requests = 0;        // the engine's; readiness ends when as many wait
   bool loading = false;                   // the model is not there yet: bridge has no engine
   bool draining = false;
+  bool memory_is_low = false;  // new work is refused until there is more
 };
 
 }  // namespace slipstream

@@ -1,6 +1,9 @@
 #include "server/worker_pool.h"
 
+#include <exception>
 #include <utility>
+
+#include "base/log.h"
 
 namespace slipstream {
 
@@ -37,7 +40,11 @@ void WorkerPool::run() {
       task = std::move(tasks_.front());
       tasks_.pop_front();
     }
-    task.work();
+    try {
+      task.work();
+    } catch (const std::exception& error) {
+      log_error("http", "work on a large request failed: ", error.what());
+    }
     loop_.post(std::move(task.then));
   }
 }

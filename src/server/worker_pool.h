@@ -28,9 +28,9 @@ class WorkerPool {
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
-  // Runs `work` on a worker, then `then` on the network thread. False: the queue is full and
-  // neither will run. What only the network thread may destroy, such as a ResponseWriter, belongs
-  // into `then`: `work` is destroyed on the worker.
+  // Runs `work` on a worker, then `then` on the network thread, also when `work` threw. False: the
+  // queue is full and neither will run. What only the network thread may destroy, such as a
+  // ResponseWriter, belongs into `then`: `work` is destroyed on the worker.
   bool submit(std::function<void()> work, std::function<void()> then);
 
  private:

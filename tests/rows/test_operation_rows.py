@@ -138,6 +138,17 @@ def test_R5_a_pause_of_a_minute(slow):
         assert Stream(events).finish == "length"
 
 
+def test_R6_a_step_that_does_not_end_ends_readiness_and_liveness(start):
+    server = start(*FAKE, "60000000")
+    with Client(server) as client, Client(server) as probe:
+        begin = time.monotonic()
+        client.send("POST", COMPLETIONS, {"prompt": "Once", "max_tokens": 5})
+        for path in ("/readyz", "/livez"):
+            wait_until(lambda path=path: probe.ask("GET", path).status == 503, f"{path} ends")
+        assert 4 < time.monotonic() - begin < 8
+    server.kill()
+
+
 def serves(start, *flags):
     server = start("-t", "1", *flags)
     row = Row(server, victim_tokens=60)
