@@ -14,11 +14,24 @@ namespace {
 constexpr int kWarps = 8;
 constexpr int kBlockSize = 16;
 
+// Dimensions of a head that a lane holds: pairs, as they are loaded. Heads of 80 and 96 leave the
+// last lanes without any.
+template <int kHeadDim>
+constexpr int kDimsPerLane = kHeadDim <= 64    ? 2
+                             : kHeadDim <= 128 ? 4
+                                               : 8;
+template <int kHeadDim>
+__device__ __forceinline__ bool holds_dims(int lane) {
+  constexpr int kPerLane = kDimsPerLane<kHeadDim>;
+  static_assert(kHeadDim % kPerLane == 0 && kHeadDim <= 32 * kPerLane, "whole lanes");
+  return kHeadDim == 32 * kPerLane || lane * kPerLane < kHeadDim;
+}
+
 // What a lane needs of its token's rotation: of each of its dimensions the partner in the pair, the
 // cosine, and the sine with the sign that the dimension's place in the pair gives it.
 template <int kHeadDim>
 struct Rotation {
-  static constexpr int kPerLane = kHeadDim / 32;
+  static constexpr int kPerLane = kDimsPerLane<kHeadDim>;
   int partner[kPerLane];
   float cosine[kPerLane];
   float sine[kPerLane];
@@ -63,12 +76,13 @@ __device__ __forceinline__ void store_row(__nv_bfloat16* row, const float (&x)[k
 template <int kHeadDim>
 __device__ __forceinline__ void finish_head(const QkvArgs& a, int token, int slice, int lane,
                                             const Rotation<kHeadDim>& rotation, __nv_bfloat16* row,
-                                            float* exchange, float (&x)[kHeadDim / 32]) {
-  constexpr int kPerLane = kHeadDim / 32;
+                                            float* exchange, float (&x)[kDimsPerLane<kHeadDim>]) {
+  constexpr int kPerLane = kDimsPerLane<kHeadDim>;
   const bool is_q = slice < a.num_heads;
   const bool is_v = slice >= a.num_heads + a.num_kv_heads;
   const int dim0 = lane * kPerLane;
-  if (a.bias != nullptr) {
+  const bool holds = holds_dims<kHeadDim>(lane);
+  if (a.bias != nullptr && holds) {
 #pragma unroll
     for (int i = 0; i < kPerLane; ++i) x[i] += a.bias[slice * kHeadDim + dim0 + i];
   }
@@ -79,7 +93,7 @@ __device__ __forceinline__ void finish_head(const QkvArgs& a, int token, int sli
     for (int i = 0; i < kPerLane; ++i) sum += x[i] * x[i];
     const float factor = rsqrtf(warp_reduce<Sum>(sum) / kHeadDim + a.eps);
 #pragma unroll
-    for (int i = 0; i < kPerLane; ++i) x[i] *= factor * norm[dim0 + i];
+    for (int i = 0; i < kPerLane; ++i) x[i] *= holds ? factor * norm[dim0 + i] : 0.0f;
   }
   if (!is_v) {
     __syncwarp();
@@ -91,6 +105,7 @@ __device__ __forceinline__ void finish_head(const QkvArgs& a, int token, int sli
       x[i] = x[i] * rotation.cosine[i] + exchange[rotation.partner[i]] * rotation.sine[i];
     }
   }
+  if (!holds) return;
   if (is_q) {
     store_row<kPerLane>(row, x);
     return;
@@ -119,8 +134,8 @@ __device__ __forceinline__ void finish_head(const QkvArgs& a, int token, int sli
 template <int kHeadDim>
 __global__ void __launch_bounds__(kWarps * 32)
     norm_rope_append_kernel(const __grid_constant__ QkvArgs a) {
-  constexpr int kPerLane = kHeadDim / 32;
-  __shared__ float exchange[kWarps][kHeadDim];
+  constexpr int kPerLane = kDimsPerLane<kHeadDim>;
+  __shared__ float exchange[kWarps][32 * kPerLane];
   const int warp = threadIdx.x >> 5;
   const int lane = threadIdx.x & 31;
   const int num_slices = a.num_heads + 2 * a.num_kv_heads;
@@ -129,12 +144,13 @@ __global__ void __launch_bounds__(kWarps * 32)
       static_cast<__nv_bfloat16*>(a.qkv) + int64_t{token} * num_slices * kHeadDim + lane * kPerLane;
   Rotation<kHeadDim> rotation;
   rotation.load(a, token, lane);
+  const bool holds = holds_dims<kHeadDim>(lane);
   for (int slice = warp; slice < num_slices; slice += 2 * kWarps) {
     const int other = slice + kWarps;
-    float x[kPerLane];
-    float y[kPerLane];
-    load_row<kPerLane>(rows + slice * kHeadDim, x);
-    if (other < num_slices) load_row<kPerLane>(rows + other * kHeadDim, y);
+    float x[kPerLane] = {};
+    float y[kPerLane] = {};
+    if (holds) load_row<kPerLane>(rows + slice * kHeadDim, x);
+    if (holds && other < num_slices) load_row<kPerLane>(rows + other * kHeadDim, y);
     finish_head<kHeadDim>(a, token, slice, lane, rotation, rows + slice * kHeadDim, exchange[warp],
                           x);
     if (other < num_slices) {
@@ -166,6 +182,12 @@ cudaError_t norm_rope_append(const QkvArgs& args, cudaStream_t stream) {
   switch (args.head_dim) {
     case 64:
       norm_rope_append_kernel<64><<<grid, kWarps * 32, 0, stream>>>(args);
+      break;
+    case 80:
+      norm_rope_append_kernel<80><<<grid, kWarps * 32, 0, stream>>>(args);
+      break;
+    case 96:
+      norm_rope_append_kernel<96><<<grid, kWarps * 32, 0, stream>>>(args);
       break;
     case 128:
       norm_rope_append_kernel<128><<<grid, kWarps * 32, 0, stream>>>(args);

@@ -28,7 +28,7 @@ struct QkvArgs {
   int num_tokens = 0;
   int num_heads = 0;
   int num_kv_heads = 0;
-  int head_dim = 0;  // a multiple of 32, at most 256
+  int head_dim = 0;  // as supports_decode_head_dim() says
 };
 cudaError_t norm_rope_append(const QkvArgs& args, cudaStream_t stream);
 

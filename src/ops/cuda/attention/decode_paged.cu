@@ -36,11 +36,19 @@ struct Tile {
   static constexpr int kBytes = kBlockSize * kRowBytes;
   static constexpr int kStages = Element<kType>::kStages;
   static constexpr int kWarpBytes = 2 * kBytes * kStages;
-  // Rows of 8 successive positions must fall into different banks.
+  // Rows of 8 successive positions must fall into different banks: those that start at the same
+  // bank take their chunks in another order, within groups that a row holds a whole number of.
+  static constexpr int kGroup = kChunks % 8 == 0   ? 8
+                                : kChunks % 4 == 0 ? 4
+                                : kChunks % 2 == 0 ? 2
+                                                   : 1;
   static __device__ __forceinline__ uint32_t offset(int position, int chunk) {
-    constexpr int kMask = kChunks >= 8 ? 7 : kChunks - 1;
-    const int swizzle = kChunks >= 8 ? position : position >> (kChunks == 4 ? 1 : 2);
-    return static_cast<uint32_t>(position * kRowBytes + ((chunk ^ (swizzle & kMask)) << 4));
+    const int turn = position / (8 / kGroup) & (kGroup - 1);
+    return static_cast<uint32_t>(position * kRowBytes + ((chunk ^ turn) << 4));
+  }
+  // Chunks are read in pairs; the last of an odd number is read twice, and its twin not used.
+  static __device__ __forceinline__ int pair_chunk(int chunk, int second) {
+    return chunk + (chunk + 1 < kChunks ? second : 0);
   }
 };
 
@@ -100,10 +108,10 @@ __device__ __forceinline__ void score_tile(const QueryFragments<kType, kHeadDim,
 #pragma unroll
   for (int chunk = 0; chunk < T::kChunks; chunk += 2) {
     uint32_t r[4];  // (positions 0-7, chunk), (8-15, chunk), (0-7, chunk + 1), (8-15, chunk + 1)
-    ldmatrix_x4(r, k_smem + T::offset(position, chunk + chunk_of_lane));
+    ldmatrix_x4(r, k_smem + T::offset(position, T::pair_chunk(chunk, chunk_of_lane)));
     if constexpr (kType == KvType::kE4M3) {
 #pragma unroll
-      for (int j = 0; j < 2; ++j) {
+      for (int j = 0; j < 2 && chunk + j < T::kChunks; ++j) {
         const uint32_t a[4] = {half2_from_e4m3x2(r[2 * j]), half2_from_e4m3x2(r[2 * j + 1]),
                                half2_from_e4m3x2(r[2 * j] >> 16),
                                half2_from_e4m3x2(r[2 * j + 1] >> 16)};
@@ -131,11 +139,11 @@ __device__ __forceinline__ void value_tile(const uint32_t (&p)[kHeadBlocks][2], 
 #pragma unroll
   for (int chunk = 0; chunk < T::kChunks; chunk += 2) {
     uint32_t r[4];  // as in score_tile, transposed
-    ldmatrix_x4_trans(r, v_smem + T::offset(position, chunk + chunk_of_lane));
+    ldmatrix_x4_trans(r, v_smem + T::offset(position, T::pair_chunk(chunk, chunk_of_lane)));
     if constexpr (kType == KvType::kE4M3) {
       // Every register holds two neighbouring dimensions of two positions: sort them apart.
 #pragma unroll
-      for (int j = 0; j < 2; ++j) {
+      for (int j = 0; j < 2 && chunk + j < T::kChunks; ++j) {
         const uint32_t even = __byte_perm(r[2 * j], r[2 * j + 1], 0x6420);
         const uint32_t odd = __byte_perm(r[2 * j], r[2 * j + 1], 0x7531);
         const uint32_t a[4] = {half2_from_e4m3x2(even), half2_from_e4m3x2(odd),
@@ -422,8 +430,14 @@ cudaError_t launch_head_dim(const DecodeAttentionArgs& args, cudaStream_t stream
   switch (args.head_dim) {
     case 64:
       return launch_rows<kType, 64>(args, stream);
+    case 80:
+      return launch_rows<kType, 80>(args, stream);
+    case 96:
+      return launch_rows<kType, 96>(args, stream);
     case 128:
       return launch_rows<kType, 128>(args, stream);
+    case 256:
+      return launch_rows<kType, 256>(args, stream);
     default:
       return cudaErrorInvalidValue;
   }

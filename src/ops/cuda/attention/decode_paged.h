@@ -20,6 +20,10 @@ struct DecodeAttentionArgs : PagedAttentionArgs {
       nullptr;  // [num_seqs, num_heads, max_splits, head_dim + 1]; with max_splits > 1
 };
 
+constexpr bool supports_decode_head_dim(int head_dim) {
+  return head_dim == 64 || head_dim == 80 || head_dim == 96 || head_dim == 128 || head_dim == 256;
+}
+
 cudaError_t decode_attention(const DecodeAttentionArgs& args, cudaStream_t stream);
 
 }  // namespace slipstream::cuda
