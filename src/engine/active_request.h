@@ -41,6 +41,9 @@ class ActiveRequest {
   int64_t max_new_tokens() const { return max_new_tokens_; }
   int64_t num_generated() const { return num_generated_; }
   int32_t last_token_id() const { return last_token_id_; }  // of the answer; -1: none yet
+  // Its place among the ids that the device draws in the step launched last.
+  int32_t drawn_idx() const { return drawn_idx_; }
+  void set_drawn_idx(int32_t drawn_idx) { drawn_idx_ = drawn_idx; }
 
   // A step that computes tokens of the request begins; the first one counts.
   void step_begins(int64_t now_ns, int64_t num_cached_tokens);
@@ -74,6 +77,7 @@ class ActiveRequest {
   StopMatcher stop_matcher_;
   int64_t num_generated_ = 0;
   int32_t last_token_id_ = -1;
+  int32_t drawn_idx_ = -1;
   int64_t scheduled_ns_ = 0;
   int64_t num_cached_tokens_ = 0;
   bool first_event_sent_ = false;

@@ -22,13 +22,6 @@ uint64_t drawn_seed() {
   return (uint64_t{device()} << 32) | device();
 }
 
-// Whether temperature alone makes the token of logits as they are.
-bool is_plain(const SampleRequest& request) {
-  const SamplingParams& params = request.params;
-  return !request.pipeline.active() && !params.logprobs && params.top_k <= 0 &&
-         params.top_p >= 1.0f && params.min_p <= 0.0f;
-}
-
 SchedulerEvent submit_event(const ActiveRequest& request) {
   SchedulerEvent event;
   event.kind = SchedulerEvent::kSubmit;
@@ -58,12 +51,13 @@ EngineLoop::EngineLoop(const EngineOptions& options, ModelRunner& runner, EventS
              runner.limits().num_blocks, runner.limits().block_size,
              {.enabled = options.enable_prefix_caching, .seed = drawn_seed()}),
       samplers_(static_cast<size_t>(runner.pool().num_threads())),
-      row_copies_(static_cast<size_t>(runner.pool().num_threads())) {
+      row_copies_(static_cast<size_t>(runner.pool().num_threads())),
+      one_ahead_(options.one_ahead) {
   stats_.kv_blocks_total = runner.limits().num_blocks;
-  if (options.one_ahead) side_thread_.emplace();
+  if (one_ahead_ && !runner.draws_on_device()) side_thread_.emplace();
   if (options.trace != nullptr) {
     lane_ = options.trace->add_lane("engine");
-    side_lane_ = options.trace->add_lane("engine, planning ahead");
+    if (side_thread_) side_lane_ = options.trace->add_lane("engine, planning ahead");
   }
   thread_ = std::thread([this] { run(); });
 }
@@ -173,7 +167,7 @@ void EngineLoop::run() noexcept {
   Mail mail;
   while (take_mail(mail)) {
     add_events(mail);
-    step();
+    runner_.draws_on_device() ? device_step() : step();
     for (const Measurement& measurement : mail.measurements) {
       measurement.result->set_value(runner_.measure_read_gb_s());
     }
@@ -190,7 +184,7 @@ void EngineLoop::run() noexcept {
 bool EngineLoop::take_mail(Mail& mail) {
   mail = Mail();
   std::unique_lock lock(mutex_);
-  if (state_.idle() && scheduler_events_.empty()) {
+  if (state_.idle() && scheduler_events_.empty() && !running_.under_way) {
     wake_.wait(lock, [this] { return stop_ || !mail_.empty(); });
   }
   std::swap(mail, mail_);
@@ -241,10 +235,10 @@ void EngineLoop::plan(StepPlan& plan, TraceLane* lane) {
 }
 
 // False when some of the planned requests have ended.
-bool EngineLoop::find_active() {
+bool EngineLoop::find_active(const SchedulerOutput& output) {
   active_.clear();
   bool all_alive = true;
-  for (const ScheduledSequence& scheduled : current_.output.scheduled) {
+  for (const ScheduledSequence& scheduled : output.scheduled) {
     const auto found = requests_.find(scheduled.request());
     active_.push_back(found == requests_.end() ? nullptr : found->second.get());
     all_alive = all_alive && active_.back() != nullptr;
@@ -263,22 +257,21 @@ void EngineLoop::make_ready() {
     withdraw(state_, current_.output);
     current_.output = SchedulerOutput();
   }
-  if (!find_active()) {
+  if (!find_active(current_.output)) {
     keep_requests(current_, [this](RequestId id) { return alive(id); });
-    find_active();
+    find_active(current_.output);
   }
   fill_pending(current_, [this](size_t seq_idx) { return active_[seq_idx]->last_token_id(); });
   if (!current_.output.scheduled.empty()) return;
   plan(current_, lane_);
   end_unscheduled(current_.output);
   ended_.clear();
-  find_active();
+  find_active(current_.output);
 }
 
 void EngineLoop::step() {
   make_ready();
   if (!current_.output.scheduled.empty()) run_planned();
-  deliver();  // when nothing was left to run
   SLIPSTREAM_CHECK(!state_.idle() || state_.blocks().num_used() == 0,
                    "no block is in use without a request");
   publish(current_.output);
@@ -299,8 +292,7 @@ void EngineLoop::run_planned() {
     stats_.step_num_tokens = current_.batch.num_tokens();
   }
   if (side_thread_) side_thread_->start([this] { plan(next_, side_lane_); });
-  forward();
-  deliver();
+  forward(current_);
   if (side_thread_) side_thread_->wait();
   plan_jobs(current_.output);
   run_jobs();
@@ -309,10 +301,10 @@ void EngineLoop::run_planned() {
   if (side_thread_) ended_.clear();
 }
 
-void EngineLoop::forward() {
+void EngineLoop::forward(const StepPlan& plan) {
   TraceRange range(lane_, "forward");
-  range.arg("tokens", current_.batch.num_tokens());
-  (void)runner_.forward(current_.batch);
+  range.arg("tokens", plan.batch.num_tokens());
+  (void)runner_.forward(plan.batch);
 }
 
 // One job per row of logits, in the order of the batch; none for sequences that ended or were
@@ -324,7 +316,7 @@ void EngineLoop::plan_jobs(const SchedulerOutput& output) {
     const ScheduledSequence& scheduled = output.scheduled[seq_idx];
     const int64_t first_row = row;
     row += scheduled.num_logit_rows;
-    if (!state_.current(scheduled.handle)) {
+    if (active_[seq_idx] == nullptr || !state_.current(scheduled.handle)) {
       active_[seq_idx] = nullptr;
       continue;
     }
@@ -337,6 +329,7 @@ void EngineLoop::plan_jobs(const SchedulerOutput& output) {
       const bool in_prompt =
           scheduled.wants_prompt_logits && job.position + 1 < scheduled.num_prompt_tokens;
       job.request = &request;
+      job.seq_idx = seq_idx;
       if (in_prompt) {
         job.prompt_logprobs = request.missing_prompt_logprobs(job.position + 1);
         job.target_id = request.prompt_token_ids()[static_cast<size_t>(job.position + 1)];
@@ -369,35 +362,9 @@ void EngineLoop::run_job(RowJob& job, Sampler& sampler, std::span<float> row) {
   }
 }
 
-// One launch draws all tokens that temperature alone decides.
-void EngineLoop::run_device_jobs() {
-  sample_rows_.clear();
-  for (RowJob& job : jobs_) {
-    if (job.prompt_logprobs != nullptr) continue;
-    const SampleRequest request = job.request->sample_request(job.position + 1);
-    job.on_device = is_plain(request);
-    if (!job.on_device) continue;
-    sample_rows_.push_back({.row = static_cast<int32_t>(job.row),
-                            .temperature = request.params.temperature,
-                            .seed = request.seed,
-                            .position = static_cast<uint32_t>(request.position),
-                            .choice_idx = request.choice_idx});
-  }
-  sampled_ids_.resize(sample_rows_.size());
-  runner_.sample(sample_rows_, sampled_ids_.data());
-  size_t next = 0;
-  for (RowJob& job : jobs_) {
-    if (!job.on_device) continue;
-    job.sample.token_id = sampled_ids_[next++];
-    if (job.sample.token_id < 0)
-      job.status = failed("the model computed logits that are no numbers");
-  }
-}
-
 void EngineLoop::run_jobs() {
   TraceRange range(lane_, "sample");
   range.arg("rows", std::ssize(jobs_));
-  if (runner_.samples_on_device()) run_device_jobs();
   // Rows of a small vocabulary take less time than handing them out one by one.
   constexpr int64_t kLogitsPerTask = 64 * 1024;
   const int64_t num_jobs = std::ssize(jobs_);
@@ -408,7 +375,7 @@ void EngineLoop::run_jobs() {
     const int64_t end = std::min(num_jobs, (task + 1) * jobs_per_task);
     for (int64_t job_idx = task * jobs_per_task; job_idx < end; ++job_idx) {
       RowJob& job = jobs_[static_cast<size_t>(job_idx)];
-      if (job.on_device) continue;
+      if (job.is_drawn) continue;
       run_job(job, samplers_[thread_idx], runner_.host_logits(job.row, row_copies_[thread_idx]));
     }
   });
@@ -506,20 +473,13 @@ void EngineLoop::publish(const SchedulerOutput& output) {
     stats_.prefix_cache_queries = state_.num_cache_queries();
     stats_.prefix_cache_hits = state_.num_cache_hits();
   }
-  std::swap(events_, to_deliver_);
-  // A device that runs by itself starts the next step first: see run_planned.
-  const bool device_is_next = runner_.samples_on_device() && !next_.output.scheduled.empty();
-  if (!device_is_next) deliver();
-}
-
-// The sink may take its time: it wakes other threads.
-void EngineLoop::deliver() {
-  if (!to_deliver_.empty() && sink_) sink_(to_deliver_);
-  to_deliver_.clear();
+  if (!events_.empty() && sink_) sink_(events_);
+  events_.clear();
 }
 
 void EngineLoop::abort_everything() {
-  deliver();
+  if (running_.under_way)
+    (void)runner_.drawn(running_.slot);  // what the device reads is freed soon
   std::vector<RequestId> ids;
   for (const auto& [id, request] : requests_) ids.push_back(id);
   std::sort(ids.begin(), ids.end());

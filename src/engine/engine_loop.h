@@ -1,11 +1,18 @@
 // EngineLoop: the thread that runs steps. It alone touches the active requests and the device;
 // other threads leave messages in a mailbox.
 //
-// A step: take the mail, drop from the planned step what has ended since, forward, sample, give
-// every event of the step to the sink. With one_ahead the next step is planned on a side thread
-// while this one's forward runs; the scheduler's state belongs to that thread from start to wait,
-// and to the engine thread otherwise. The result of a step reaches the scheduler when the step
-// after the next is planned (without one_ahead: the next), as an event like any other.
+// A step where the host computes: take the mail, drop from the planned step what has ended since,
+// forward, sample, give every event of the step to the sink. With one_ahead the next step is
+// planned on a side thread while this one's forward runs; the scheduler's state belongs to that
+// thread from start to wait, and to the engine thread otherwise.
+//
+// A step where a device computes and draws the tokens itself (device_steps.cc): with one_ahead the
+// next step is planned and handed over while this one runs, its tokens taken from where the device
+// has drawn them, and this one's results are looked at afterwards; the device never waits for the
+// host. What the next step computes for a request that turns out to have ended is ignored.
+//
+// Either way the result of a step reaches the scheduler when the step after the next is planned
+// (without one_ahead: the next), as an event like any other.
 #pragma once
 
 #include <condition_variable>
@@ -64,11 +71,21 @@ class EngineLoop {
     int64_t row = 0;
     int64_t position = 0;
     ActiveRequest* request = nullptr;
+    size_t seq_idx = 0;                        // its place in the step
     TokenLogprobs* prompt_logprobs = nullptr;  // null: sample the next token
     int32_t target_id = 0;                     // the prompt token at position + 1
-    bool on_device = false;                    // drawn there, by temperature alone
+    bool is_drawn = false;                     // by the device
     Sample sample;
     Status status;
+  };
+  // A step that a device has, or is about to get.
+  struct DeviceStep {
+    StepPlan plan;
+    // Of each sequence: its place among the ids the device draws; -1: none is drawn for it.
+    std::vector<int32_t> drawn_idx;
+    bool needs_host = false;  // some token takes more than a temperature
+    int slot = 0;
+    bool under_way = false;
   };
 
   // Checks what the parameters alone do not show; gives the length of the answer.
@@ -79,23 +96,27 @@ class EngineLoop {
   void add_events(Mail& mail);
   void step();
   void plan(StepPlan& plan, TraceLane* lane);
-  bool find_active();
+  bool find_active(const SchedulerOutput& output);
   void make_ready();
   void run_planned();
-  void forward();
+  void forward(const StepPlan& plan);
+
+  void device_step();
+  void launch(DeviceStep& step);
+  void take_pending(ForwardBatch& batch) const;
+  void draw(DeviceStep& step);
+  void collect(DeviceStep& step);
   bool alive(RequestId id) const { return requests_.contains(id); }
   void end_request(RequestId id, FinishReason reason, std::string error = {});
   void end_unscheduled(const SchedulerOutput& output);
   void plan_jobs(const SchedulerOutput& output);
   void run_jobs();
-  void run_device_jobs();
   void run_job(RowJob& job, Sampler& sampler, std::span<float> row);
   void finish_step(const SchedulerOutput& output);
   void finish_sequence(const ScheduledSequence& scheduled, ActiveRequest& request, size_t& job_idx);
   Status accept(ActiveRequest& request, Sample& sample, SchedulerEvent& done);
   void emit(TokenEvent event);
   void publish(const SchedulerOutput& output);
-  void deliver();
   void abort_everything();
 
   // Set in the constructor.
@@ -129,12 +150,15 @@ class EngineLoop {
   std::vector<std::unique_ptr<ActiveRequest>> ended_;
   std::vector<Sampler> samplers_;               // one per thread of the pool
   std::vector<std::vector<float>> row_copies_;  // the same: rows of a device's logits
-  std::vector<SampleRow> sample_rows_;          // drawn on the device
-  std::vector<int32_t> sampled_ids_;            // parallel
   std::vector<RowJob> jobs_;
   std::vector<TokenEvent> events_;         // of this step
-  std::vector<TokenEvent> to_deliver_;     // of the step before, while a device runs the next
-  std::optional<SideThread> side_thread_;  // with one_ahead
+  std::optional<SideThread> side_thread_;  // with one_ahead, where the host computes
+
+  // Of a device that draws.
+  const bool one_ahead_;
+  DeviceStep running_;   // the results of which are to come
+  DeviceStep launched_;  // after it
+  std::vector<SampleRow> sample_rows_;
 
   std::thread thread_;  // last: it uses all of the above
 };

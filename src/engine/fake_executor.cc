@@ -1,6 +1,7 @@
 #include "engine/fake_executor.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <thread>
 #include <utility>
@@ -22,55 +23,100 @@ bool is_readable(std::string_view bytes) {
   return !bytes.empty() && std::all_of(bytes.begin(), bytes.end(), letter_or_blank);
 }
 
+// What a step has found: the token that stands out in each row of logits.
+struct FakeSteps {
+  explicit FakeSteps(FakeExecutorOptions chosen)
+      : options(std::move(chosen)), pacer(options.step_ns) {
+    SLIPSTREAM_CHECK(!options.answer_ids.empty(), "answers are made of something");
+  }
+
+  FakeExecutorOptions options;
+  StepPacer pacer;
+  std::vector<int32_t> winners;  // [num_logit_rows] of the last step
+  int64_t end_ns = 0;            // of the last step
+  struct Slot {
+    std::vector<int32_t> ids;
+    int64_t ready_ns = 0;
+  };
+  std::array<Slot, DeviceSampler::kNumSlots> slots;
+};
+
 class FakeExecutor final : public Executor {
  public:
-  explicit FakeExecutor(FakeExecutorOptions options)
-      : options_(std::move(options)), pacer_(options_.step_ns) {
-    SLIPSTREAM_CHECK(!options_.answer_ids.empty(), "answers are made of something");
-  }
+  explicit FakeExecutor(std::shared_ptr<FakeSteps> steps) : steps_(std::move(steps)) {}
 
   const char* name() const override { return "fake"; }
   bool can_run(const ForwardBatch&) const override { return true; }
 
   TensorView forward(const ForwardBatch& batch) override {
-    if (options_.step_ns > 0) {
-      const std::chrono::nanoseconds start(pacer_.next_start(steady_now_ns()));
-      std::this_thread::sleep_until(std::chrono::steady_clock::time_point(start));
+    steps_->winners.clear();
+    for (const int32_t row : batch.logit_rows) {
+      const auto token_idx = static_cast<size_t>(row);
+      steps_->winners.push_back(next_id(token_id(batch, token_idx), batch.positions[token_idx]));
     }
-    const int64_t num_rows = batch.num_logit_rows();
-    const auto row_width = static_cast<size_t>(options_.vocab_size);
-    // Rows are cleared whole: who samples may have written anywhere.
-    logits_.assign(static_cast<size_t>(num_rows) * row_width, 0.0f);
-    for (int64_t row = 0; row < num_rows; ++row) {
-      const auto token_idx = static_cast<size_t>(batch.logit_rows[static_cast<size_t>(row)]);
-      const int32_t id = next_id(batch.token_ids[token_idx], batch.positions[token_idx]);
-      logits_[static_cast<size_t>(row) * row_width + static_cast<size_t>(id)] = kWinnerLogit;
-    }
-    return TensorView::contiguous(logits_.data(), DType::kF32, {num_rows, options_.vocab_size});
+    steps_->end_ns = steps_->pacer.next_end(steady_now_ns());
+    // Nobody reads logits where they are: FakeSampler makes the rows that are wanted.
+    return TensorView::contiguous(nullptr, DType::kF32,
+                                  {batch.num_logit_rows(), steps_->options.vocab_size});
   }
 
  private:
+  int32_t token_id(const ForwardBatch& batch, size_t token_idx) const {
+    const int32_t from = batch.drawn_from.empty() ? -1 : batch.drawn_from[token_idx];
+    if (from < 0) return batch.token_ids[token_idx];
+    return steps_->slots[static_cast<size_t>(batch.drawn_slot)].ids[static_cast<size_t>(from)];
+  }
   int32_t next_id(int32_t token_id, int32_t position) const {
     const uint64_t place = (static_cast<uint64_t>(static_cast<uint32_t>(position)) << 32) |
                            static_cast<uint32_t>(token_id);
-    return options_.answer_ids[SplitMix64(place).below(options_.answer_ids.size())];
+    const std::vector<int32_t>& ids = steps_->options.answer_ids;
+    return ids[SplitMix64(place).below(ids.size())];
   }
 
-  FakeExecutorOptions options_;
-  StepPacer pacer_;
-  std::vector<float> logits_;  // [num_rows, vocab_size]
+  std::shared_ptr<FakeSteps> steps_;
+};
+
+class FakeSampler final : public DeviceSampler {
+ public:
+  explicit FakeSampler(std::shared_ptr<FakeSteps> steps) : steps_(std::move(steps)) {}
+
+  void draw(TensorView, std::span<const SampleRow> rows, int slot) override {
+    FakeSteps::Slot& drawn = steps_->slots[static_cast<size_t>(slot)];
+    drawn.ids.clear();
+    for (const SampleRow& row : rows) {
+      drawn.ids.push_back(steps_->winners[static_cast<size_t>(row.row)]);
+    }
+    drawn.ready_ns = steps_->end_ns;
+  }
+  std::span<const int32_t> drawn(int slot) override {
+    const FakeSteps::Slot& drawn = steps_->slots[static_cast<size_t>(slot)];
+    if (steps_->options.step_ns > 0) {
+      const std::chrono::nanoseconds ready(drawn.ready_ns);
+      std::this_thread::sleep_until(std::chrono::steady_clock::time_point(ready));
+    }
+    return drawn.ids;
+  }
+  std::span<float> copy_row(TensorView, int64_t row, std::vector<float>& copy) const override {
+    copy.assign(static_cast<size_t>(steps_->options.vocab_size), 0.0f);
+    copy[static_cast<size_t>(steps_->winners[static_cast<size_t>(row)])] = kWinnerLogit;
+    return copy;
+  }
+
+ private:
+  std::shared_ptr<FakeSteps> steps_;
 };
 
 }  // namespace
 
-int64_t StepPacer::next_start(int64_t now_ns) {
-  const int64_t start_ns = std::max(now_ns, earliest_ns_);
-  earliest_ns_ = start_ns + step_ns_;
-  return start_ns;
+int64_t StepPacer::next_end(int64_t now_ns) {
+  const int64_t end_ns = std::max(now_ns, earliest_ns_);
+  earliest_ns_ = end_ns + step_ns_;
+  return end_ns;
 }
 
-std::unique_ptr<Executor> make_fake_executor(FakeExecutorOptions options) {
-  return std::make_unique<FakeExecutor>(std::move(options));
+FakeModel make_fake_model(FakeExecutorOptions options) {
+  const auto steps = std::make_shared<FakeSteps>(std::move(options));
+  return {std::make_unique<FakeExecutor>(steps), std::make_unique<FakeSampler>(steps)};
 }
 
 std::vector<int32_t> fake_answer_ids(int64_t vocab_size, const std::vector<int32_t>& end_ids,

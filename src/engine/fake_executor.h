@@ -1,6 +1,10 @@
 // FakeExecutor: steps without a model, for load tests of everything around it. Scheduler, KV
-// bookkeeping, sampler, text and events are real; only the forward pass is missing, so a step of
-// thousands of sequences costs microseconds and no KV page exists.
+// bookkeeping, text and events are real, as is the sampler of requests that need more than a
+// temperature; only the forward pass is missing, so a step of thousands of sequences costs
+// microseconds and no KV page exists.
+//
+// It behaves like a device: forward() returns at once, tokens are drawn where the logits would be,
+// and whoever asks for them waits until the step is over.
 //
 // One token of every row stands out by a wide margin. Which one depends on the row's own token and
 // position alone, so an answer is the same alone and in any batch, and it is never an id that would
@@ -11,18 +15,19 @@
 #include <memory>
 #include <vector>
 
+#include "engine/device_sampler.h"
 #include "engine/executor.h"
 #include "text/tokenizer.h"
 
 namespace slipstream {
 
-// Step starts that are at least `step_ns` apart: whoever is early waits. A late start moves the
+// Ends of steps that are at least `step_ns` apart: whoever is early waits. A late step moves the
 // later ones, it is not caught up with.
 class StepPacer {
  public:
   explicit StepPacer(int64_t step_ns) : step_ns_(step_ns) {}
-  // When a step that is ready at `now_ns` starts; >= now_ns.
-  int64_t next_start(int64_t now_ns);
+  // When a step that is ready at `now_ns` is over; >= now_ns.
+  int64_t next_end(int64_t now_ns);
 
  private:
   int64_t step_ns_;
@@ -34,7 +39,12 @@ struct FakeExecutorOptions {
   std::vector<int32_t> answer_ids;  // what answers are made of; not empty
   int64_t step_ns = 0;
 };
-std::unique_ptr<Executor> make_fake_executor(FakeExecutorOptions options);
+// The two share what a step has found: they live and end together.
+struct FakeModel {
+  std::unique_ptr<Executor> executor;
+  std::unique_ptr<DeviceSampler> sampler;
+};
+FakeModel make_fake_model(FakeExecutorOptions options);
 
 // Ids of [0, vocab_size) that continue an answer: none of `end_ids` (sorted), and with a tokenizer
 // (else null) those of readable text. Every other id when nothing is readable; never empty.

@@ -25,13 +25,13 @@ Request fake_request(int32_t last_id, int64_t max_tokens) {
   return request;
 }
 
-TEST(FakeExecutorTest, StepsStartNoCloserThanTheStepTime) {
+TEST(FakeExecutorTest, StepsEndNoCloserThanTheStepTime) {
   StepPacer pacer(100);
-  EXPECT_EQ(pacer.next_start(1000), 1000);
-  EXPECT_EQ(pacer.next_start(1001), 1100) << "too early";
-  EXPECT_EQ(pacer.next_start(1100), 1200);
-  EXPECT_EQ(pacer.next_start(1750), 1750) << "late";
-  EXPECT_EQ(pacer.next_start(1751), 1850) << "what was late is not caught up with";
+  EXPECT_EQ(pacer.next_end(1000), 1000);
+  EXPECT_EQ(pacer.next_end(1001), 1100) << "too early";
+  EXPECT_EQ(pacer.next_end(1100), 1200);
+  EXPECT_EQ(pacer.next_end(1750), 1750) << "late";
+  EXPECT_EQ(pacer.next_end(1751), 1850) << "what was late is not caught up with";
 }
 
 TEST(FakeExecutorTest, AnswersRunToTheirLengthAndDoNotDependOnTheBatch) {

@@ -60,6 +60,9 @@ void GraphExecutor::fill_up(const ForwardBatch& batch) {
   filled_.seq_lens.resize(size, 0);
   filled_.slot_mapping = batch.slot_mapping;
   filled_.slot_mapping.resize(size, -1);
+  filled_.drawn_from = batch.drawn_from;
+  if (!filled_.drawn_from.empty()) filled_.drawn_from.resize(size, -1);
+  filled_.drawn_slot = batch.drawn_slot;
   filled_.cu_seqlens_q.resize(size + 1);
   filled_.logit_rows.resize(size);
   for (size_t i = 0; i <= size; ++i) filled_.cu_seqlens_q[i] = static_cast<int32_t>(i);

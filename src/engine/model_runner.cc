@@ -281,6 +281,7 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
                   .max_blocks_per_seq = div_up<int64_t>(limits_.max_model_len, group.block_size)}));
   }
   executors_.push_back(make_eager_executor(*state_));
+  sampler_ = make_device_sampler(*state_);
   return {};
 } catch (const std::bad_alloc&) {
   const DeviceMemory& memory = *resolved.ops->memory;
@@ -296,7 +297,9 @@ void ModelRunner::fake_state(const EngineOptions& options) {
   fake.answer_ids = fake_answer_ids(info_.vocab_size, eos_token_ids_, tokenizer_.get());
   fake.step_ns = options.fake_step_us * 1000;
   info_.weights_format = "fake";
-  executors_.push_back(make_fake_executor(std::move(fake)));
+  FakeModel model = make_fake_model(std::move(fake));
+  executors_.push_back(std::move(model.executor));
+  sampler_ = std::move(model.sampler);
 }
 
 TensorView ModelRunner::forward(const ForwardBatch& batch) {
@@ -306,22 +309,9 @@ TensorView ModelRunner::forward(const ForwardBatch& batch) {
   check_failed(__FILE__, __LINE__, "executor", "the last executor takes every batch");
 }
 
-bool ModelRunner::samples_on_device() const {
-  return state_ != nullptr && state_->ops->sample != nullptr;
-}
-
-void ModelRunner::sample(std::span<const SampleRow> rows, int32_t* token_ids) {
-  state_->ops->sample(state_->ctx, logits_, rows, token_ids);
-}
-
 std::span<float> ModelRunner::host_logits(int64_t row, std::vector<float>& copy) const {
-  const auto size = static_cast<size_t>(logits_.dim(1));
-  if (state_ == nullptr || state_->ops->memory == &host_memory()) {
-    return {logits_.f32_row(row), size};
-  }
-  copy.resize(size);
-  state_->ops->memory->copy_out(copy.data(), logits_.f32_row(row), size * sizeof(float));
-  return copy;
+  if (sampler_ != nullptr) return sampler_->copy_row(logits_, row, copy);
+  return {logits_.f32_row(row), static_cast<size_t>(logits_.dim(1))};
 }
 
 double ModelRunner::measure_read_gb_s() {

@@ -13,6 +13,7 @@
 
 #include "base/status.h"
 #include "base/thread_pool.h"
+#include "engine/device_sampler.h"
 #include "engine/executor.h"
 #include "loader/checkpoint.h"
 #include "model/families/families.h"
@@ -48,10 +49,11 @@ class ModelRunner {
 
   // Logits [num_logit_rows, vocab_size] f32 in the device's memory, valid until the next call.
   TensorView forward(const ForwardBatch& batch);
-  // Whether sample() works; else the host samples from rows of host_logits().
-  bool samples_on_device() const;
-  // token_ids[i] = the token of rows[i] of the last forward's logits; -1 when they are no numbers.
-  void sample(std::span<const SampleRow> rows, int32_t* token_ids);
+  // Whether draw() works; else the host samples from rows of host_logits().
+  bool draws_on_device() const { return sampler_ != nullptr; }
+  // See DeviceSampler; of the last forward's logits.
+  void draw(std::span<const SampleRow> rows, int slot) { sampler_->draw(logits_, rows, slot); }
+  std::span<const int32_t> drawn(int slot) { return sampler_->drawn(slot); }
   // Row `row` of the last forward's logits on the host, which may overwrite it: in place, or a copy
   // in `copy`.
   std::span<float> host_logits(int64_t row, std::vector<float>& copy) const;
@@ -74,6 +76,7 @@ class ModelRunner {
   std::unique_ptr<Checkpoint> checkpoint_;  // weights may borrow its mapped bytes; null for dummy
   std::unique_ptr<ModelState> state_;       // null: no model is computed
   std::vector<std::unique_ptr<Executor>> executors_;  // in order of preference
+  std::unique_ptr<DeviceSampler> sampler_;            // null: the host samples
   TensorView logits_;                                 // of the last forward
   RunnerLimits limits_;
   ModelInfo info_;

@@ -16,6 +16,10 @@ struct ForwardBatch {
   std::vector<int32_t> block_table;   // [B, block_table_stride]
   int64_t block_table_stride = 0;
   std::vector<int32_t> logit_rows;  // [R], rows of T whose logits are wanted, ascending
+  // [T] or empty: tokens whose id is not known to the host yet, because an earlier step draws it:
+  // its place among the ids of `drawn_slot`; -1: token_ids has it. For tables with `sample`.
+  std::vector<int32_t> drawn_from;
+  int drawn_slot = 0;
 
   int64_t num_tokens() const { return static_cast<int64_t>(token_ids.size()); }
   int num_seqs() const { return static_cast<int>(seq_lens.size()); }

@@ -206,10 +206,14 @@ struct Ops {
   // Null: nothing to gain.
   void (*replay)(OpContext& ctx, uint64_t key, const std::function<void()>& launch) = nullptr;
 
-  // token_ids[i] = the token of rows[i]; -1 when its logits hold NaN or +infinity. `token_ids` is
-  // the host's, complete on return. Null: the host samples.
+  // Queues the drawing of a token for each of `rows` into slot 0 or 1, whose ids begin_step() can
+  // read from then on. Null: the host samples.
   void (*sample)(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows,
-                 int32_t* token_ids) = nullptr;
+                 int slot) = nullptr;
+
+  // Waits for the slot's last sample() and gives its ids, in the order of its rows; -1 where logits
+  // hold NaN or +infinity. In the host's memory, until the slot's next sample().
+  std::span<const int32_t> (*sampled)(OpContext& ctx, int slot) = nullptr;
 
   // Gigabytes per second at which this backend reads `ranges`, weights as a rule, with the
   // context's threads: the roof of decode. Median of several passes over all of them.

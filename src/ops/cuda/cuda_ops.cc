@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <new>
 #include <string>
 #include <vector>
@@ -19,7 +18,6 @@
 #include "ops/cuda/linear/skinny.h"
 #include "ops/cuda/qkv.h"
 #include "ops/cuda/rowwise.h"
-#include "ops/cuda/sample.h"
 #include "ops/ops.h"
 
 namespace slipstream {
@@ -332,28 +330,6 @@ void replay(OpContext& ctx, uint64_t key, const std::function<void()>& launch) {
   check(cudaGraphLaunch(found->second, state.stream), "graph");
 }
 
-void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows,
-            int32_t* token_ids) {
-  if (rows.empty()) return;
-  DeviceState& state = state_of(ctx);
-  SLIPSTREAM_CHECK(std::ssize(rows) <= state.limits.max_tokens, "a row a token at most");
-  auto* const host = reinterpret_cast<std::byte*>(state.sample_staging);
-  std::memcpy(host, rows.data(), rows.size_bytes());
-  auto* const device = state.sample_rows.as<SampleRow>();
-  auto* const ids = state.sampled.as<int32_t>();
-  const auto count = static_cast<int>(rows.size());
-  check(cudaMemcpyAsync(device, host, rows.size_bytes(), cudaMemcpyHostToDevice, state.stream),
-        "sample");
-  check(cuda::sample(static_cast<const float*>(logits.data), logits.dim(1), device, count, ids,
-                     state.stream),
-        "sample");
-  check(cudaMemcpyAsync(host, ids, rows.size() * sizeof(int32_t), cudaMemcpyDeviceToHost,
-                        state.stream),
-        "sample");
-  check(cudaStreamSynchronize(state.stream), "step");
-  std::memcpy(token_ids, host, rows.size() * sizeof(int32_t));
-}
-
 // Reads the ranges with a kernel of its own; see rowwise.cu.
 double measure_read_gb_s(OpContext& ctx, std::span<const ByteRange> ranges) {
   DeviceState& state = state_of(ctx);
@@ -421,7 +397,8 @@ const Ops* cuda_ops(std::string* why) {
       .silu_mul = silu_mul,
       .gather_rows = gather_rows,
       .replay = replay,
-      .sample = sample,
+      .sample = cuda::sample,
+      .sampled = cuda::sampled,
       .measure_read_gb_s = measure_read_gb_s,
   };
   return &kOps;

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/strings.h"
 #include "ops/cuda/linear/skinny.h"
+#include "ops/cuda/sample.h"
 
 namespace slipstream::cuda {
 
@@ -59,7 +60,7 @@ size_t batch_bytes(const OpLimits& limits) {
   const auto tokens = static_cast<size_t>(limits.max_tokens);
   const auto blocks = static_cast<size_t>(limits.max_context / 16 + 1);
   const auto seqs = static_cast<size_t>(limits.max_seqs);
-  return align(tokens * 4) * 3 + align(tokens * 8) + align((seqs + 1) * 4) * 3 +
+  return align(tokens * 4) * 4 + align(tokens * 8) + align((seqs + 1) * 4) * 3 +
          align((tokens + seqs) * sizeof(PrefillTile)) + align(seqs * blocks * 4);
 }
 
@@ -85,6 +86,33 @@ DeviceDescription describe() {
   }
   return description;
 }
+
+Status PinnedBuffer::allocate(size_t bytes) {
+  if (cudaMallocHost(&data_, bytes) == cudaSuccess) return {};
+  (void)cudaGetLastError();
+  data_ = nullptr;
+  return does_not_fit(str("no ", bytes, " bytes of pinned host memory"));
+}
+
+namespace {
+
+Status open_slots(DeviceState& state) {
+  const auto tokens = static_cast<size_t>(state.limits.max_tokens);
+  for (BatchStaging& staging : state.stagings) {
+    SLIPSTREAM_RETURN_IF_ERROR(staging.host.allocate(state.batch_bytes));
+    check(cudaEventCreateWithFlags(&staging.copied, cudaEventDisableTiming), "event");
+  }
+  for (SampleSlot& slot : state.samples) {
+    SLIPSTREAM_RETURN_IF_ERROR(slot.host_rows.allocate(tokens * sizeof(SampleRow)));
+    SLIPSTREAM_RETURN_IF_ERROR(slot.host_ids.allocate(tokens * sizeof(int32_t)));
+    slot.rows = Buffer(tokens * sizeof(SampleRow), device_memory());
+    slot.ids = Buffer(tokens * sizeof(int32_t), device_memory());
+    check(cudaEventCreateWithFlags(&slot.done, cudaEventDisableTiming), "event");
+  }
+  return {};
+}
+
+}  // namespace
 
 Status open(OpContext& ctx, const OpLimits& limits) {
   if (limits.max_head_dim != 64 && limits.max_head_dim != 128) {
@@ -119,19 +147,7 @@ Status open(OpContext& ctx, const OpLimits& limits) {
       Buffer(static_cast<size_t>(state->partials_floats) * sizeof(float), device_memory());
   state->batch_bytes = batch_bytes(limits);
   state->batch = Buffer(state->batch_bytes, device_memory());
-  void* staging = nullptr;
-  if (cudaMallocHost(&staging, state->batch_bytes) != cudaSuccess) {
-    return does_not_fit(str("no ", state->batch_bytes, " bytes of pinned host memory"));
-  }
-  state->staging = static_cast<std::byte*>(staging);
-  const auto tokens = static_cast<size_t>(limits.max_tokens);
-  void* sample_staging = nullptr;
-  if (cudaMallocHost(&sample_staging, tokens * sizeof(SampleRow)) != cudaSuccess) {
-    return does_not_fit(str("no ", tokens * sizeof(SampleRow), " bytes of pinned host memory"));
-  }
-  state->sample_staging = static_cast<SampleRow*>(sample_staging);
-  state->sample_rows = Buffer(tokens * sizeof(SampleRow), device_memory());
-  state->sampled = Buffer(tokens * sizeof(int32_t), device_memory());
+  SLIPSTREAM_RETURN_IF_ERROR(open_slots(*state));
   ctx.device_state = state;
   return {};
 }
@@ -141,12 +157,12 @@ namespace {
 // Packs arrays one after the other into the staging memory.
 class Stager {
  public:
-  explicit Stager(DeviceState& state) : state_(state) {}
+  Stager(DeviceState& state, std::byte* host) : state_(state), host_(host) {}
   template <typename T>
   const T* put(const std::vector<T>& values) {
     const size_t bytes = values.size() * sizeof(T);
     SLIPSTREAM_CHECK(used_ + align(bytes) <= state_.batch_bytes, "a batch fits its staging memory");
-    std::memcpy(state_.staging + used_, values.data(), bytes);
+    std::memcpy(host_ + used_, values.data(), bytes);
     const auto* const device = reinterpret_cast<const T*>(state_.batch.as<std::byte>() + used_);
     used_ += align(bytes);
     return device;
@@ -155,6 +171,7 @@ class Stager {
 
  private:
   DeviceState& state_;
+  std::byte* host_;
   size_t used_ = 0;
 };
 
@@ -168,8 +185,9 @@ int32_t tile_end(const ForwardBatch& batch, const PrefillTile& tile) {
 
 BatchView begin_step(OpContext& ctx, const ForwardBatch& batch) {
   DeviceState& state = state_of(ctx);
-  // The last step's copy has left the staging memory.
-  check(cudaStreamSynchronize(state.stream), "previous step");
+  BatchStaging& staging = state.stagings[static_cast<size_t>(state.next_staging)];
+  state.next_staging = (state.next_staging + 1) % kNumSlots;
+  check(cudaEventSynchronize(staging.copied), "previous step");
   std::vector<int32_t> decodes;
   std::vector<PrefillTile> tiles;
   StepPlan& plan = state.plan;
@@ -190,7 +208,7 @@ BatchView begin_step(OpContext& ctx, const ForwardBatch& batch) {
   std::stable_sort(tiles.begin(), tiles.end(), [&](const auto& a, const auto& b) {
     return tile_end(batch, a) > tile_end(batch, b);
   });
-  Stager stager(state);
+  Stager stager(state, staging.host.as<std::byte>());
   BatchView view;
   view.num_tokens = batch.num_tokens();
   view.num_seqs = batch.num_seqs();
@@ -209,10 +227,47 @@ BatchView begin_step(OpContext& ctx, const ForwardBatch& batch) {
   view.block_table_stride = batch.block_table_stride;
   view.plan = &plan;
   view.num_splits = std::max(1, (plan.max_decode_len + kSplitLen - 1) / kSplitLen);
-  check(cudaMemcpyAsync(state.batch.data(), state.staging, stager.used(), cudaMemcpyHostToDevice,
-                        state.stream),
+  // Last, so that the others lie at the same place whether or not ids are drawn; see replay().
+  const int32_t* const drawn_from =
+      batch.drawn_from.empty() ? nullptr : stager.put(batch.drawn_from);
+  check(cudaMemcpyAsync(state.batch.data(), staging.host.as<std::byte>(), stager.used(),
+                        cudaMemcpyHostToDevice, state.stream),
         "batch");
+  check(cudaEventRecord(staging.copied, state.stream), "batch");
+  if (drawn_from != nullptr) {
+    const SampleSlot& drawn = state.samples[static_cast<size_t>(batch.drawn_slot)];
+    check(take_drawn(drawn.ids.as<int32_t>(), drawn_from, static_cast<int>(view.num_tokens),
+                     const_cast<int32_t*>(view.token_ids), state.stream),
+          "drawn tokens");
+  }
   return view;
+}
+
+void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows, int slot) {
+  DeviceState& state = state_of(ctx);
+  SLIPSTREAM_CHECK(std::ssize(rows) <= state.limits.max_tokens, "a row a token at most");
+  SampleSlot& drawn = state.samples[static_cast<size_t>(slot)];
+  check(cudaEventSynchronize(drawn.done), "previous draw");  // it still reads host_rows
+  drawn.num_rows = std::ssize(rows);
+  if (!rows.empty()) {
+    std::memcpy(drawn.host_rows.as<void>(), rows.data(), rows.size_bytes());
+    check(cudaMemcpyAsync(drawn.rows.data(), drawn.host_rows.as<void>(), rows.size_bytes(),
+                          cudaMemcpyHostToDevice, state.stream),
+          "sample");
+    check(sample(static_cast<const float*>(logits.data), logits.dim(1), drawn.rows.as<SampleRow>(),
+                 static_cast<int>(rows.size()), drawn.ids.as<int32_t>(), state.stream),
+          "sample");
+    check(cudaMemcpyAsync(drawn.host_ids.as<void>(), drawn.ids.data(),
+                          rows.size() * sizeof(int32_t), cudaMemcpyDeviceToHost, state.stream),
+          "sample");
+  }
+  check(cudaEventRecord(drawn.done, state.stream), "sample");
+}
+
+std::span<const int32_t> sampled(OpContext& ctx, int slot) {
+  const SampleSlot& drawn = state_of(ctx).samples[static_cast<size_t>(slot)];
+  check(cudaEventSynchronize(drawn.done), "step");
+  return {drawn.host_ids.as<const int32_t>(), static_cast<size_t>(drawn.num_rows)};
 }
 
 }  // namespace slipstream::cuda

@@ -4,8 +4,10 @@
 
 #include <cuda_runtime.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <unordered_map>
 
 #include "base/status.h"
@@ -36,6 +38,43 @@ struct StepPlan {
   const PrefillTile* tiles = nullptr;  // device
 };
 
+// Memory that both the host and the device reach, for copies that wait for nobody.
+class PinnedBuffer {
+ public:
+  PinnedBuffer() = default;
+  PinnedBuffer(const PinnedBuffer&) = delete;
+  PinnedBuffer& operator=(const PinnedBuffer&) = delete;
+  ~PinnedBuffer() {
+    if (data_ != nullptr) (void)cudaFreeHost(data_);
+  }
+  Status allocate(size_t bytes);
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  void* data_ = nullptr;
+};
+
+// Of steps that take turns: while one is at work, the host prepares or reads the other.
+constexpr int kNumSlots = 2;
+
+// What the host hands over for a step. The device's copy is one for all: steps run in order.
+struct BatchStaging {
+  PinnedBuffer host;
+  cudaEvent_t copied = nullptr;
+};
+
+struct SampleSlot {
+  PinnedBuffer host_rows;  // SampleRow[max_tokens]
+  PinnedBuffer host_ids;   // int32_t[max_tokens]
+  Buffer rows;
+  Buffer ids;
+  int64_t num_rows = 0;
+  cudaEvent_t done = nullptr;
+};
+
 struct DeviceState {
   cudaStream_t stream = nullptr;
   int num_sms = 0;
@@ -44,14 +83,12 @@ struct DeviceState {
   Buffer skinny_workspace;
   Buffer partials;  // of split decode attention
   int64_t partials_floats = 0;
-  // The batch of a step: pinned on the host, and where it goes.
-  std::byte* staging = nullptr;
+  std::array<BatchStaging, kNumSlots> stagings;
+  int next_staging = 0;
   Buffer batch;
   size_t batch_bytes = 0;
   StepPlan plan;
-  SampleRow* sample_staging = nullptr;  // pinned, [max_tokens]
-  Buffer sample_rows;
-  Buffer sampled;
+  std::array<SampleSlot, kNumSlots> samples;
   std::unordered_map<uint64_t, cudaGraphExec_t> graphs;
   // Scales of packed rows, one after the other like the rows.
   std::shared_ptr<Buffer> scale_chunk;
@@ -61,9 +98,14 @@ struct DeviceState {
   DeviceState(const DeviceState&) = delete;
   DeviceState& operator=(const DeviceState&) = delete;
   ~DeviceState() {
+    if (stream != nullptr) (void)cudaStreamSynchronize(stream);  // copies from pinned memory
     for (const auto& [key, graph] : graphs) (void)cudaGraphExecDestroy(graph);
-    if (staging != nullptr) (void)cudaFreeHost(staging);
-    if (sample_staging != nullptr) (void)cudaFreeHost(sample_staging);
+    for (const BatchStaging& staging : stagings) {
+      if (staging.copied != nullptr) (void)cudaEventDestroy(staging.copied);
+    }
+    for (const SampleSlot& slot : samples) {
+      if (slot.done != nullptr) (void)cudaEventDestroy(slot.done);
+    }
     if (stream != nullptr) (void)cudaStreamDestroy(stream);
   }
 };
@@ -78,5 +120,7 @@ constexpr size_t align(size_t bytes) { return (bytes + 255) / 256 * 256; }
 DeviceDescription describe();
 Status open(OpContext& ctx, const OpLimits& limits);
 BatchView begin_step(OpContext& ctx, const ForwardBatch& batch);
+void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows, int slot);
+std::span<const int32_t> sampled(OpContext& ctx, int slot);
 
 }  // namespace slipstream::cuda

@@ -122,7 +122,23 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) token_ids[blockIdx.x] = best.id;
 }
 
+// An id that is none, of a row that the host is about to give up on, becomes one that can be read.
+__global__ void take_drawn_kernel(const int32_t* drawn, const int32_t* drawn_from, int num_tokens,
+                                  int32_t* token_ids) {
+  const int token = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (token >= num_tokens || drawn_from[token] < 0) return;
+  token_ids[token] = max(drawn[drawn_from[token]], 0);
+}
+
 }  // namespace
+
+cudaError_t take_drawn(const int32_t* drawn, const int32_t* drawn_from, int num_tokens,
+                       int32_t* token_ids, cudaStream_t stream) {
+  if (num_tokens == 0) return cudaSuccess;
+  const auto num_blocks = static_cast<unsigned>((num_tokens + kThreads - 1) / kThreads);
+  take_drawn_kernel<<<num_blocks, kThreads, 0, stream>>>(drawn, drawn_from, num_tokens, token_ids);
+  return cudaGetLastError();
+}
 
 cudaError_t sample(const float* logits, int64_t vocab_size, const SampleRow* rows, int num_rows,
                    int32_t* token_ids, cudaStream_t stream) {
