@@ -100,6 +100,18 @@ void append_histogram(std::string& out, std::string_view name, std::string_view 
   out.append(std::to_string(total)).append("\n");
 }
 
+void check_names(const std::string& name, bool is_histogram, const MetricLabels& labels) {
+  SLIPSTREAM_CHECK(is_metric_name(name), name);
+  for (const auto& label : labels) {
+    SLIPSTREAM_CHECK(is_label_name(label.first), label.first);
+    SLIPSTREAM_CHECK(!is_histogram || label.first != "le", name);
+    SLIPSTREAM_CHECK(
+        std::count_if(labels.begin(), labels.end(),
+                      [&](const auto& other) { return other.first == label.first; }) == 1,
+        label.first);
+  }
+}
+
 }  // namespace
 
 Histogram::Histogram(std::vector<double> bounds)
@@ -155,83 +167,87 @@ struct MetricRegistry::Family {
 MetricRegistry::MetricRegistry() = default;
 MetricRegistry::~MetricRegistry() = default;
 
-// The family, new or checked against what it was registered with. The caller holds the lock.
-MetricRegistry::Family& MetricRegistry::family(const std::string& name, const std::string& help,
-                                               Type type, const MetricLabels& labels) {
+// The family of that name, checked against what it was registered with, or null. The caller holds
+// the lock.
+MetricRegistry::Family* MetricRegistry::known_family(const std::string& name,
+                                                     const std::string& help, Type type,
+                                                     const MetricLabels& labels) const {
   const auto found = std::find_if(families_.begin(), families_.end(),
                                   [&](const auto& family) { return family->name == name; });
-  if (found != families_.end()) {
-    const Family& known = **found;
-    SLIPSTREAM_CHECK(known.type == type, name);
-    SLIPSTREAM_CHECK(known.help == help, name);
-    const auto same_name = [](const auto& a, const auto& b) { return a.first == b.first; };
-    const MetricLabels& known_labels = known.series.front()->labels;
-    SLIPSTREAM_CHECK(std::equal(known_labels.begin(), known_labels.end(), labels.begin(),
-                                labels.end(), same_name),
-                     name);
-    return **found;
-  }
-  SLIPSTREAM_CHECK(is_metric_name(name), name);
-  for (const auto& label : labels) {
-    SLIPSTREAM_CHECK(is_label_name(label.first), label.first);
-    SLIPSTREAM_CHECK(type != Type::kHistogram || label.first != "le", name);
-    SLIPSTREAM_CHECK(
-        std::count_if(labels.begin(), labels.end(),
-                      [&](const auto& other) { return other.first == label.first; }) == 1,
-        label.first);
-  }
-  families_.push_back(std::make_unique<Family>());
-  families_.back()->name = name;
-  families_.back()->help = help;
-  families_.back()->type = type;
-  return *families_.back();
+  if (found == families_.end()) return nullptr;
+  const Family& known = **found;
+  SLIPSTREAM_CHECK(known.type == type, name);
+  SLIPSTREAM_CHECK(known.help == help, name);
+  const auto same_name = [](const auto& a, const auto& b) { return a.first == b.first; };
+  const MetricLabels& known_labels = known.series.front()->labels;
+  SLIPSTREAM_CHECK(
+      std::equal(known_labels.begin(), known_labels.end(), labels.begin(), labels.end(), same_name),
+      name);
+  return found->get();
 }
 
-MetricRegistry::Series& MetricRegistry::series(Family& family, const MetricLabels& labels) {
-  const auto find = [&](const MetricLabels& wanted) {
-    return std::find_if(family.series.begin(), family.series.end(),
-                        [&](const auto& series) { return series->labels == wanted; });
+// The series, known or new. One that memory is too short for leaves nothing behind: a family is
+// never without a series, nor a histogram without buckets.
+MetricRegistry::Series& MetricRegistry::series(const std::string& name, const std::string& help,
+                                               Type type, const MetricLabels& labels,
+                                               const std::vector<double>& bounds) {
+  Family* const known = known_family(name, help, type, labels);
+  const auto find = [&](const MetricLabels& wanted) -> Series* {
+    if (known == nullptr) return nullptr;
+    const auto found = std::find_if(known->series.begin(), known->series.end(),
+                                    [&](const auto& series) { return series->labels == wanted; });
+    return found == known->series.end() ? nullptr : found->get();
   };
-  if (const auto found = find(labels); found != family.series.end()) return **found;
+  if (known != nullptr && type == Type::kHistogram) {
+    SLIPSTREAM_CHECK(known->series.front()->histogram->bounds() == bounds, name);
+  }
+  if (Series* const found = find(labels)) return *found;
   auto added = std::make_unique<Series>();
   added->labels = labels;
-  if (family.series.size() >= kMaxSeries) {
+  if (known != nullptr && known->series.size() >= kMaxSeries) {
     for (auto& label : added->labels) label.second = "other";
-    if (const auto found = find(added->labels); found != family.series.end()) return **found;
+    if (Series* const found = find(added->labels)) return *found;
   }
   added->label_text = label_text(added->labels);
-  family.series.push_back(std::move(added));
-  return *family.series.back();
+  if (type == Type::kHistogram) added->histogram = std::make_unique<Histogram>(bounds);
+  if (known != nullptr) {
+    known->series.push_back(std::move(added));
+    return *known->series.back();
+  }
+  check_names(name, type == Type::kHistogram, labels);
+  auto family = std::make_unique<Family>();
+  family->name = name;
+  family->help = help;
+  family->type = type;
+  family->series.push_back(std::move(added));
+  families_.push_back(std::move(family));
+  return *families_.back()->series.back();
 }
 
 Counter& MetricRegistry::counter(const std::string& name, const std::string& help,
                                  const MetricLabels& labels) {
   SLIPSTREAM_CHECK(name.ends_with("_total"), name);
   const std::lock_guard lock(mutex_);
-  return series(family(name, help, Type::kCounter, labels), labels).counter;
+  return series(name, help, Type::kCounter, labels, {}).counter;
 }
 
 Gauge& MetricRegistry::gauge(const std::string& name, const std::string& help,
                              const MetricLabels& labels) {
   const std::lock_guard lock(mutex_);
-  return series(family(name, help, Type::kGauge, labels), labels).gauge;
+  return series(name, help, Type::kGauge, labels, {}).gauge;
 }
 
 void MetricRegistry::gauge(const std::string& name, const std::string& help,
                            const MetricLabels& labels, std::function<double()> read) {
   const std::lock_guard lock(mutex_);
-  series(family(name, help, Type::kGauge, labels), labels).read = std::move(read);
+  series(name, help, Type::kGauge, labels, {}).read = std::move(read);
 }
 
 Histogram& MetricRegistry::histogram(const std::string& name, const std::string& help,
                                      const MetricLabels& labels,
                                      const std::vector<double>& bounds) {
   const std::lock_guard lock(mutex_);
-  Family& owner = family(name, help, Type::kHistogram, labels);
-  Series& found = series(owner, labels);
-  if (!found.histogram) found.histogram = std::make_unique<Histogram>(bounds);
-  SLIPSTREAM_CHECK(owner.series.front()->histogram->bounds() == bounds, name);
-  return *found.histogram;
+  return *series(name, help, Type::kHistogram, labels, bounds).histogram;
 }
 
 void MetricRegistry::before_scrape(std::function<void()> refresh) {

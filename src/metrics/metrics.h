@@ -100,9 +100,10 @@ class MetricRegistry {
   struct Series;
   enum class Type : uint8_t { kCounter, kGauge, kHistogram };
 
-  Family& family(const std::string& name, const std::string& help, Type type,
-                 const MetricLabels& labels);
-  Series& series(Family& family, const MetricLabels& labels);
+  Family* known_family(const std::string& name, const std::string& help, Type type,
+                       const MetricLabels& labels) const;
+  Series& series(const std::string& name, const std::string& help, Type type,
+                 const MetricLabels& labels, const std::vector<double>& bounds);
 
   mutable std::mutex mutex_;  // guards the lists, not the values
   std::vector<std::unique_ptr<Family>> families_;

@@ -3,10 +3,26 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <limits>
+#include <new>
 #include <thread>
 
 #include "metrics/metrics_lint_for_test.h"
+
+namespace {
+thread_local int num_allocations_left = -1;  // of this thread; negative: no limit
+}  // namespace
+
+[[gnu::noinline]] void* operator new(size_t size) {
+  if (num_allocations_left == 0) throw std::bad_alloc();
+  if (num_allocations_left > 0) --num_allocations_left;
+  void* const memory = std::malloc(size);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace slipstream {
 namespace {
@@ -134,6 +150,28 @@ TEST(MetricsTest, LabelsOfClientsCannotGrowTheTextWithoutEnd) {
   EXPECT_EQ(lint.value("fields_total", {{"name", "other"}}),
             3000.0 - static_cast<double>(MetricRegistry::kMaxSeries));
   EXPECT_EQ(lint.value("fields_total", {{"name", "7"}}), 1.0);
+}
+
+TEST(MetricsTest, R8_ASeriesThatMemoryIsTooShortForLeavesNothingBehind) {
+  const MetricLabels labels = {{"route", "/a/name/longer/than/a/small/string/holds"}};
+  const std::string name = "a_histogram_with_a_long_name_seconds";
+  int num_failures = 0;
+  for (bool done = false; !done; ++num_failures) {
+    MetricRegistry registry;
+    num_allocations_left = num_failures;
+    try {
+      registry.histogram(name, "Help.", labels, {0.001, 2.5});
+      done = true;
+    } catch (const std::bad_alloc&) {
+    }
+    num_allocations_left = -1;
+    if (!done) {
+      EXPECT_EQ(registry.text(), "");
+    }
+    registry.histogram(name, "Help.", labels, {0.001, 2.5}).observe(1.0);
+    EXPECT_EQ(problems_of(registry.text()), "");
+  }
+  EXPECT_GT(num_failures, 5);
 }
 
 TEST(MetricsTest, NoCountIsLostBetweenThreadsAndEveryScrapeAddsUp) {

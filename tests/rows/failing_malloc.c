@@ -1,6 +1,7 @@
 /* Memory that runs out: the file $FAILING_MALLOC_FILE holds two longs (mapped: they may change at any
-   time), how many allocations of the process still succeed, negative for no limit, and how many fail
-   after them before memory is back. */
+   time), how many allocations of the process still succeed, and how many fail after them. The first
+   counts down by one an allocation, below zero while they fail and after: memory is back as long as
+   it is far below. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -31,11 +32,9 @@ __attribute__((constructor)) static void map_file(void) {
 }
 
 static int fails(void) {
-  if (!plan || atomic_load(&plan->num_left) < 0) return 0;
-  if (atomic_fetch_sub(&plan->num_left, 1) > 0) return 0;
-  if (atomic_fetch_sub(&plan->num_failing, 1) > 1) {
-    atomic_store(&plan->num_left, 0);
-  }
+  if (!plan) return 0;
+  const long num_left = atomic_fetch_sub(&plan->num_left, 1);
+  if (num_left > 0 || num_left <= -atomic_load(&plan->num_failing)) return 0;
   errno = ENOMEM;
   return 1;
 }

@@ -53,6 +53,11 @@ def default_model():
     return "smollm2-135m"
 
 
+def no_work_is_left(metrics):
+    return (metrics["vllm:num_requests_running"] == 0 and metrics["vllm:num_requests_waiting"] == 0
+            and metrics["vllm:kv_cache_usage_perc"] == 0)
+
+
 class LiveServer:
     """`with LiveServer(model, folder, "--api-key", "k") as server:` server.url is where it is."""
 
@@ -126,9 +131,10 @@ class LiveServer:
         return metrics
 
     def wait_until_idle(self):
-        return self.wait_for(
-            lambda m: m["vllm:num_requests_running"] == 0 and m["vllm:num_requests_waiting"] == 0
-            and m["vllm:kv_cache_usage_perc"] == 0, "idle with every KV block free")
+        return self.wait_for(no_work_is_left, "idle with every KV block free")
+
+    def is_idle(self):
+        return no_work_is_left(self.metrics())
 
     def interrupt(self):
         self.process.send_signal(signal.SIGTERM)
