@@ -59,6 +59,10 @@ struct EngineStats {
   int64_t prefix_cache_hits = 0;     // and found
   int64_t step_started_ns = 0;       // steady clock; 0: no step is running
   int64_t step_num_tokens = 0;       // of the step that runs
+  int64_t device_busy_ns = 0;        // time that a GPU has been at work on steps
+  // Time of the engine's thread that a step takes beside waiting for the computation, in quarters
+  // of an octave: bucket i counts steps of at most 2^(i/4) microseconds, the last all others.
+  std::array<int64_t, 64> step_host_us_histogram{};
   // Steps by tokens computed: bucket i counts steps of at most 2^i tokens and more than 2^(i-1).
   std::array<int64_t, 16> step_tokens_histogram{};
 };

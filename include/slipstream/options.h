@@ -37,6 +37,7 @@ struct EngineOptions {
   int64_t kv_cache_bytes = 0;            // 0 = enough for max_num_seqs, at most a quarter of memory
   int32_t block_size = 16;               // positions per KV block; the CPU kernels need 16
   int32_t max_logprobs = 20;             // largest `logprobs` a request may ask
+  std::string cache_folder;              // keeps what is measured of a GPU; empty: nothing is kept
   uint64_t seed = 0;  // of requests that bring none (0 = from the system) and dummy weights
   std::function<void(const LoadProgressEvent&)> on_progress;
   TraceWriter* trace = nullptr;  // gets the engine thread's ranges; must outlive the engine

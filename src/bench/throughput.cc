@@ -1,9 +1,12 @@
 #include "bench/throughput.h"
 
 #include <algorithm>
+#include <cmath>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <span>
 #include <string>
 #include <utility>
@@ -59,8 +62,23 @@ class EndCounter {
 
 struct Run {
   double seconds = 0.0;
+  double busy_seconds = 0.0;  // of a GPU
   Totals totals;
+  std::vector<int64_t> host_us;  // steps by time: see EngineStats
 };
+
+// The time that a share of the steps stays under, from a histogram in quarters of an octave.
+double host_us_quantile(const std::vector<int64_t>& counts, double share) {
+  const int64_t total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  int64_t seen = 0;
+  for (size_t i = 0; i < counts.size(); ++i) {
+    seen += counts[i];
+    if (static_cast<double>(seen) >= share * static_cast<double>(total)) {
+      return std::exp2(static_cast<double>(i) / 4.0);
+    }
+  }
+  return 0.0;
+}
 
 Result<Run> run_once(Engine& engine, EndCounter& counter, const ThroughputOptions& options,
                      int64_t num_prompts, uint64_t seed) {
@@ -72,6 +90,7 @@ Result<Run> run_once(Engine& engine, EndCounter& counter, const ThroughputOption
     requests[i].sampling.max_tokens = options.output_len;
     requests[i].sampling.ignore_eos = true;
   }
+  const EngineStats before = engine.stats();
   const int64_t begin_ns = steady_now_ns();
   for (Request& request : requests) {
     SLIPSTREAM_RETURN_IF_ERROR(engine.submit(std::move(request)).status());
@@ -79,6 +98,11 @@ Result<Run> run_once(Engine& engine, EndCounter& counter, const ThroughputOption
   Run run;
   SLIPSTREAM_ASSIGN_OR_RETURN(run.totals, counter.take(num_prompts));
   run.seconds = static_cast<double>(steady_now_ns() - begin_ns) * 1e-9;
+  const EngineStats after = engine.stats();
+  run.busy_seconds = static_cast<double>(after.device_busy_ns - before.device_busy_ns) * 1e-9;
+  for (size_t i = 0; i < after.step_host_us_histogram.size(); ++i) {
+    run.host_us.push_back(after.step_host_us_histogram[i] - before.step_host_us_histogram[i]);
+  }
   return run;
 }
 
@@ -86,8 +110,13 @@ void add_measured(const std::vector<Run>& runs, const ThroughputOptions& options
                   int64_t num_prompts, Json& record) {
   std::vector<double> seconds;
   std::vector<double> mean_batch;
+  std::vector<double> busy;
+  std::vector<int64_t> host_us(EngineStats().step_host_us_histogram.size());
   for (const Run& run : runs) {
     seconds.push_back(run.seconds);
+    busy.push_back(run.busy_seconds / run.seconds);
+    std::transform(host_us.begin(), host_us.end(), run.host_us.begin(), host_us.begin(),
+                   std::plus<>());
     mean_batch.push_back(static_cast<double>(run.totals.num_tokens) /
                          static_cast<double>(std::max<int64_t>(1, run.totals.num_steps)));
   }
@@ -104,6 +133,9 @@ void add_measured(const std::vector<Run>& runs, const ThroughputOptions& options
   record["output_tok_s"] = output / s;
   record["total_tok_s"] = (input + output) / s;
   record["mean_batch"] = median(mean_batch);
+  if (median(busy) > 0.0) record["gpu_busy_fraction"] = std::min(1.0, median(busy));
+  record["cpu_us_per_step"] =
+      Json{{"p50", host_us_quantile(host_us, 0.5)}, {"p99", host_us_quantile(host_us, 0.99)}};
 }
 
 }  // namespace

@@ -100,11 +100,15 @@ std::string engine_words(const Json& record) {
 
 std::string throughput_words(const Json& record) {
   const auto rate = [&](const char* key) { return fixed(record[key].get<double>(), 0); };
+  const std::string busy =
+      record.contains("gpu_busy_fraction")
+          ? str("; GPU busy ", fixed(100.0 * record["gpu_busy_fraction"].get<double>(), 1), " %")
+          : "";
   return str(label(record), record["num_prompts"].get<int64_t>(), " requests of ",
              record["input_len"].get<int64_t>(), " + ", record["output_len"].get<int64_t>(),
              " tokens, ", record["max_num_seqs"].get<int64_t>(), " at once: ", rate("output_tok_s"),
              " output tok/s, ", rate("total_tok_s"), " in all, ",
-             fixed(record["requests_s"].get<double>(), 2), " requests/s");
+             fixed(record["requests_s"].get<double>(), 2), " requests/s", busy);
 }
 
 class BenchModelCommand : public Command {

@@ -154,6 +154,7 @@ Positional model_positional(SharedOptions& options) {
 }
 
 std::vector<Flag> engine_flags(SharedOptions& options) {
+  options.engine.cache_folder = cache_home();
   std::vector<Flag> flags = {model_flag(options)};
   for (auto& group : {placement_flags(options), format_flags(options), limit_flags(options)}) {
     flags.insert(flags.end(), group.begin(), group.end());

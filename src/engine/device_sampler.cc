@@ -15,6 +15,7 @@ class OpsSampler final : public DeviceSampler {
   std::span<const int32_t> drawn(int slot) override {
     return state_.ops->sampled(state_.ctx, slot);
   }
+  int64_t busy_ns() const override { return state_.ops->busy_ns(state_.ctx); }
   std::span<float> copy_row(TensorView logits, int64_t row,
                             std::vector<float>& copy) const override {
     copy.resize(static_cast<size_t>(logits.dim(1)));

@@ -28,6 +28,8 @@ class DeviceSampler {
   // Waits until the draw of this slot is done: the token of each row, -1 when its logits are no
   // numbers. Valid until the slot's next draw.
   virtual std::span<const int32_t> drawn(int slot) = 0;
+  // How long the device has been at work on the steps whose ids drawn() has given.
+  virtual int64_t busy_ns() const = 0;
   // A row of the last forward's logits for the host, in `copy`. Any thread of the pool.
   virtual std::span<float> copy_row(TensorView logits, int64_t row,
                                     std::vector<float>& copy) const = 0;

@@ -105,7 +105,9 @@ void EngineLoop::collect(DeviceStep& step) {
     stats_.step_started_ns = steady_now_ns();
     stats_.step_num_tokens = output.num_tokens;
   }
+  const int64_t asked_ns = steady_now_ns();
   const std::span<const int32_t> ids = runner_.drawn(step.slot);
+  waited_ns_ += steady_now_ns() - asked_ns;
   step.under_way = false;
   find_active(output);
   plan_jobs(output);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <new>
 #include <random>
 #include <span>
@@ -166,8 +167,11 @@ double EngineLoop::measure_read_gb_s() {
 void EngineLoop::run() noexcept {
   Mail mail;
   while (take_mail(mail)) {
+    const int64_t began_ns = steady_now_ns();
+    waited_ns_ = 0;
     add_events(mail);
     runner_.draws_on_device() ? device_step() : step();
+    count_host_time(steady_now_ns() - began_ns - waited_ns_);
     for (const Measurement& measurement : mail.measurements) {
       measurement.result->set_value(runner_.measure_read_gb_s());
     }
@@ -304,7 +308,9 @@ void EngineLoop::run_planned() {
 void EngineLoop::forward(const StepPlan& plan) {
   TraceRange range(lane_, "forward");
   range.arg("tokens", plan.batch.num_tokens());
+  const int64_t asked_ns = steady_now_ns();
   (void)runner_.forward(plan.batch);
+  if (!runner_.draws_on_device()) waited_ns_ += steady_now_ns() - asked_ns;
 }
 
 // One job per row of logits, in the order of the batch; none for sequences that ended or were
@@ -475,6 +481,17 @@ void EngineLoop::publish(const SchedulerOutput& output) {
   }
   if (!events_.empty() && sink_) sink_(events_);
   events_.clear();
+}
+
+// What the engine's thread has done for a step; none of it counts when there was no step.
+void EngineLoop::count_host_time(int64_t host_ns) {
+  if (waited_ns_ == 0) return;
+  const double octaves = std::log2(std::max(1.0, static_cast<double>(host_ns) * 1e-3));
+  const std::lock_guard lock(mutex_);
+  const auto last = static_cast<double>(std::ssize(stats_.step_host_us_histogram) - 1);
+  const double bucket = std::min(std::ceil(4.0 * octaves), last);
+  ++stats_.step_host_us_histogram[static_cast<size_t>(bucket)];
+  stats_.device_busy_ns = runner_.device_busy_ns();
 }
 
 void EngineLoop::abort_everything() {

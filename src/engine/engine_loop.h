@@ -117,6 +117,7 @@ class EngineLoop {
   Status accept(ActiveRequest& request, Sample& sample, SchedulerEvent& done);
   void emit(TokenEvent event);
   void publish(const SchedulerOutput& output);
+  void count_host_time(int64_t host_ns);
   void abort_everything();
 
   // Set in the constructor.
@@ -152,6 +153,7 @@ class EngineLoop {
   std::vector<std::vector<float>> row_copies_;  // the same: rows of a device's logits
   std::vector<RowJob> jobs_;
   std::vector<TokenEvent> events_;         // of this step
+  int64_t waited_ns_ = 0;                  // for the computation, in this turn of the loop
   std::optional<SideThread> side_thread_;  // with one_ahead, where the host computes
 
   // Of a device that draws.

@@ -96,6 +96,7 @@ class FakeSampler final : public DeviceSampler {
     }
     return drawn.ids;
   }
+  int64_t busy_ns() const override { return 0; }  // nothing computes
   std::span<float> copy_row(TensorView, int64_t row, std::vector<float>& copy) const override {
     copy.assign(static_cast<size_t>(steps_->options.vocab_size), 0.0f);
     copy[static_cast<size_t>(steps_->winners[static_cast<size_t>(row)])] = kWinnerLogit;

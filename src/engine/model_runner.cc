@@ -250,8 +250,10 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
   OpContext ctx;
   ctx.pool = pool_.get();
   ctx.weight_dtype = resolved.weight_dtype;
+  ctx.cache_folder = options.cache_folder;
   SLIPSTREAM_RETURN_IF_ERROR(
       ops.open(ctx, op_limits(model.spec, {.max_tokens = limits_.max_num_batched_tokens,
+                                           .max_logit_rows = limits_.max_logit_rows,
                                            .max_seqs = options.max_num_seqs,
                                            .max_context = limits_.max_model_len})));
   const LoadProgress progress = [&](int64_t done_bytes, int64_t total_bytes) {

@@ -54,6 +54,7 @@ class ModelRunner {
   // See DeviceSampler; of the last forward's logits.
   void draw(std::span<const SampleRow> rows, int slot) { sampler_->draw(logits_, rows, slot); }
   std::span<const int32_t> drawn(int slot) { return sampler_->drawn(slot); }
+  int64_t device_busy_ns() const { return sampler_ != nullptr ? sampler_->busy_ns() : 0; }
   // Row `row` of the last forward's logits on the host, which may overwrite it: in place, or a copy
   // in `copy`.
   std::span<float> host_logits(int64_t row, std::vector<float>& copy) const;

@@ -27,8 +27,10 @@ ChunkRunner::ChunkRunner(const Ops& ops, const ChunkRunnerOptions& options)
 ChunkRunner::~ChunkRunner() = default;
 
 Status ChunkRunner::prepare() {
-  const OpLimits limits =
-      op_limits(model_.spec, {options_.max_tokens, options_.num_seqs, options_.max_context});
+  const OpLimits limits = op_limits(model_.spec, {.max_tokens = options_.max_tokens,
+                                                  .max_logit_rows = options_.max_tokens,
+                                                  .max_seqs = options_.num_seqs,
+                                                  .max_context = options_.max_context});
   ctx_.pool = &pool_;
   ctx_.weight_dtype = options_.weight_dtype;
   SLIPSTREAM_RETURN_IF_ERROR(ops_.open(ctx_, limits));

@@ -98,6 +98,7 @@ Activations linear_input(const ForwardArgs& args, TensorView plain, const Weight
 
 struct BatchLimits {
   int64_t max_tokens = 0;
+  int64_t max_logit_rows = 0;
   int64_t max_seqs = 1;
   int64_t max_context = 0;
 };

@@ -57,6 +57,7 @@ Workspace::Workspace(const DecoderSpec& spec, const Ops& ops, int64_t tokens, in
 OpLimits op_limits(const DecoderSpec& spec, const BatchLimits& batch) {
   const Widths widest = widths(spec);
   return {.max_tokens = batch.max_tokens,
+          .max_logit_rows = std::min(batch.max_tokens, batch.max_logit_rows),
           .max_seqs = batch.max_seqs,
           .max_cols = std::max({spec.hidden_size, widest.q, widest.intermediate}),
           .max_heads = widest.heads,

@@ -26,6 +26,7 @@ namespace slipstream {
 // The largest batch an OpContext must serve: fixes the scratch memory, which is taken once.
 struct OpLimits {
   int64_t max_tokens = 0;         // rows of any activation
+  int64_t max_logit_rows = 0;     // rows of logits, and of the activations they are made of
   int64_t max_seqs = 1;           // of a batch
   int64_t max_cols = 0;           // widest `linear` input
   int64_t max_heads = 0;          // query heads
@@ -39,6 +40,7 @@ struct OpContext {
   Buffer scratch;  // of Ops::open; contents are meaningless between ops
   std::shared_ptr<void> device_state = nullptr;  // a backend's own: streams, handles
   DType weight_dtype = DType::kBF16;  // CUDA: what kLinear matrices are packed as, or fp8_e4m3
+  std::string cache_folder = {};      // where to keep what was measured; empty: nowhere
   // The chunk that Ops::pack is filling with small matrices, so that they share huge pages; every
   // Weight in it holds a reference.
   std::shared_ptr<Buffer> weight_chunk = nullptr;
@@ -214,6 +216,10 @@ struct Ops {
   // Waits for the slot's last sample() and gives its ids, in the order of its rows; -1 where logits
   // hold NaN or +infinity. In the host's memory, until the slot's next sample().
   std::span<const int32_t> (*sampled)(OpContext& ctx, int slot) = nullptr;
+
+  // How long the device has been at work on steps whose tokens sampled() has given: from the copy of
+  // a batch to its tokens. Null: the host samples.
+  int64_t (*busy_ns)(const OpContext& ctx) = nullptr;
 
   // Gigabytes per second at which this backend reads `ranges`, weights as a rule, with the
   // context's threads: the roof of decode. Median of several passes over all of them.

@@ -10,19 +10,9 @@
 #include <string>
 
 #include "base/status.h"
-#include "core/dtype.h"
+#include "ops/gemm_choices.h"
 
 namespace slipstream::cuda {
-
-struct GemmShape {
-  int64_t num_tokens = 0;       // M
-  int64_t num_rows = 0;         // N, rows of w
-  int64_t num_cols = 0;         // K
-  DType input = DType::kBF16;   // of x and w: bf16 or fp8_e4m3
-  DType output = DType::kBF16;  // bf16 or f32
-  int64_t y_stride = 0;         // elements from row to row of y
-  bool operator==(const GemmShape&) const = default;
-};
 
 struct GemmOperands {
   const void* x = nullptr;         // [M, K] dense
@@ -34,13 +24,14 @@ struct GemmOperands {
 
 class CublasLt {
  public:
-  // Looks beside the binary, where the loader looks, and in CUDA's usual places.
-  static Result<std::unique_ptr<CublasLt>> open();
+  // Looks beside the binary, where the loader looks, and in CUDA's usual places. `cache_folder`
+  // keeps what is measured, for this GPU, driver and library; empty: nothing is kept.
+  static Result<std::unique_ptr<CublasLt>> open(const std::string& cache_folder);
   virtual ~CublasLt() = default;
-  // y = x w^T. The algorithm of a shape is chosen once, by measurement when `measure` is set.
+  // y = x w^T. The first time that a shape comes, its algorithm is chosen: where the library offers
+  // several, by measuring them with these operands, so `stream` must not be recording then.
   virtual Status gemm(const GemmShape& shape, const GemmOperands& operands,
                       cudaStream_t stream) = 0;
-  virtual std::string version() const = 0;
 };
 
 }  // namespace slipstream::cuda

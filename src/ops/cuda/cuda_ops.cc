@@ -172,7 +172,11 @@ bool continues(const LinearPart& part, const LinearPart& next) {
 
 // Batches of similar sizes share a plan: the rows beyond M are computed and mean nothing.
 int64_t rounded_tokens(int64_t num_tokens, int64_t max_tokens) {
-  const int64_t step = num_tokens <= 64 ? 8 : num_tokens <= 512 ? 32 : 128;
+  const int64_t step = num_tokens <= 64     ? 8
+                       : num_tokens <= 512  ? 32
+                       : num_tokens <= 1024 ? 128
+                       : num_tokens <= 4096 ? 256
+                                            : 512;
   return std::min((num_tokens + step - 1) / step * step, max_tokens);
 }
 
@@ -198,13 +202,16 @@ void gemm(OpContext& ctx, const Activations& x, const LinearPart& part, int64_t 
           "linear");
     return;
   }
-  const int64_t most = part.y.dtype == DType::kF32 ? x.values.dim(0) : state.limits.max_tokens;
-  const cuda::GemmShape shape{.num_tokens = rounded_tokens(x.values.dim(0), most),
-                              .num_rows = num_rows,
-                              .num_cols = weight.cols,
-                              .input = weight.dtype,
-                              .output = part.y.dtype,
-                              .y_stride = part.y.stride[0]};
+  // As many rows as the buffers have: logits are wanted of some tokens only.
+  const int64_t most =
+      std::max(x.values.dim(0),
+               part.y.dtype == DType::kF32 ? state.limits.max_logit_rows : state.limits.max_tokens);
+  const GemmShape shape{.num_tokens = rounded_tokens(x.values.dim(0), most),
+                        .num_rows = num_rows,
+                        .num_cols = weight.cols,
+                        .input = weight.dtype,
+                        .output = part.y.dtype,
+                        .y_stride = part.y.stride[0]};
   const cuda::GemmOperands operands{.x = x.values.data,
                                     .w = weight.payload,
                                     .y = part.y.data,
@@ -318,6 +325,7 @@ void replay(OpContext& ctx, uint64_t key, const std::function<void()>& launch) {
   DeviceState& state = state_of(ctx);
   auto found = state.graphs.find(key);
   if (found == state.graphs.end()) {
+    launch();  // what an op prepares the first time cannot be recorded; computing twice is harmless
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t runnable = nullptr;
     check(cudaStreamBeginCapture(state.stream, cudaStreamCaptureModeThreadLocal), "capture");
@@ -399,6 +407,7 @@ const Ops* cuda_ops(std::string* why) {
       .replay = replay,
       .sample = cuda::sample,
       .sampled = cuda::sampled,
+      .busy_ns = cuda::busy_ns,
       .measure_read_gb_s = measure_read_gb_s,
   };
   return &kOps;

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <fstream>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -100,6 +101,7 @@ Status open_slots(DeviceState& state) {
   const auto tokens = static_cast<size_t>(state.limits.max_tokens);
   for (BatchStaging& staging : state.stagings) {
     SLIPSTREAM_RETURN_IF_ERROR(staging.host.allocate(state.batch_bytes));
+    check(cudaEventCreate(&staging.began), "event");
     check(cudaEventCreateWithFlags(&staging.copied, cudaEventDisableTiming), "event");
   }
   for (SampleSlot& slot : state.samples) {
@@ -107,7 +109,7 @@ Status open_slots(DeviceState& state) {
     SLIPSTREAM_RETURN_IF_ERROR(slot.host_ids.allocate(tokens * sizeof(int32_t)));
     slot.rows = Buffer(tokens * sizeof(SampleRow), device_memory());
     slot.ids = Buffer(tokens * sizeof(int32_t), device_memory());
-    check(cudaEventCreateWithFlags(&slot.done, cudaEventDisableTiming), "event");
+    check(cudaEventCreate(&slot.done), "event");
   }
   return {};
 }
@@ -135,7 +137,7 @@ Status open(OpContext& ctx, const OpLimits& limits) {
         "number of multiprocessors");
   // A blocking stream: copies of DeviceMemory, which know no stream, wait for it.
   check(cudaStreamCreate(&state->stream), "stream");
-  SLIPSTREAM_ASSIGN_OR_RETURN(state->cublaslt, CublasLt::open());
+  SLIPSTREAM_ASSIGN_OR_RETURN(state->cublaslt, CublasLt::open(ctx.cache_folder));
   state->skinny_workspace = Buffer(skinny_workspace_bytes(state->num_sms), device_memory());
   state->skinny_workspace.zero();
   const int64_t max_splits = (limits.max_context + kSplitLen - 1) / kSplitLen;
@@ -230,6 +232,7 @@ BatchView begin_step(OpContext& ctx, const ForwardBatch& batch) {
   // Last, so that the others lie at the same place whether or not ids are drawn; see replay().
   const int32_t* const drawn_from =
       batch.drawn_from.empty() ? nullptr : stager.put(batch.drawn_from);
+  check(cudaEventRecord(staging.began, state.stream), "batch");
   check(cudaMemcpyAsync(state.batch.data(), staging.host.as<std::byte>(), stager.used(),
                         cudaMemcpyHostToDevice, state.stream),
         "batch");
@@ -262,12 +265,23 @@ void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows, 
           "sample");
   }
   check(cudaEventRecord(drawn.done, state.stream), "sample");
+  const int staging = (state.next_staging + kNumSlots - 1) % kNumSlots;
+  drawn.began = state.stagings[static_cast<size_t>(staging)].began;
+  drawn.is_new = true;
 }
 
 std::span<const int32_t> sampled(OpContext& ctx, int slot) {
-  const SampleSlot& drawn = state_of(ctx).samples[static_cast<size_t>(slot)];
+  DeviceState& state = state_of(ctx);
+  SampleSlot& drawn = state.samples[static_cast<size_t>(slot)];
   check(cudaEventSynchronize(drawn.done), "step");
+  if (std::exchange(drawn.is_new, false)) {
+    float ms = 0.0f;
+    check(cudaEventElapsedTime(&ms, drawn.began, drawn.done), "step");
+    state.busy_ms += static_cast<double>(ms);
+  }
   return {drawn.host_ids.as<const int32_t>(), static_cast<size_t>(drawn.num_rows)};
 }
+
+int64_t busy_ns(const OpContext& ctx) { return static_cast<int64_t>(state_of(ctx).busy_ms * 1e6); }
 
 }  // namespace slipstream::cuda

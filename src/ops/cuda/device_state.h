@@ -63,6 +63,7 @@ constexpr int kNumSlots = 2;
 // What the host hands over for a step. The device's copy is one for all: steps run in order.
 struct BatchStaging {
   PinnedBuffer host;
+  cudaEvent_t began = nullptr;
   cudaEvent_t copied = nullptr;
 };
 
@@ -72,7 +73,9 @@ struct SampleSlot {
   Buffer rows;
   Buffer ids;
   int64_t num_rows = 0;
+  cudaEvent_t began = nullptr;  // of the step, its staging's
   cudaEvent_t done = nullptr;
+  bool is_new = false;  // not asked for yet
 };
 
 struct DeviceState {
@@ -85,6 +88,7 @@ struct DeviceState {
   int64_t partials_floats = 0;
   std::array<BatchStaging, kNumSlots> stagings;
   int next_staging = 0;
+  double busy_ms = 0.0;  // from began to done, of the steps asked for
   Buffer batch;
   size_t batch_bytes = 0;
   StepPlan plan;
@@ -101,6 +105,7 @@ struct DeviceState {
     if (stream != nullptr) (void)cudaStreamSynchronize(stream);  // copies from pinned memory
     for (const auto& [key, graph] : graphs) (void)cudaGraphExecDestroy(graph);
     for (const BatchStaging& staging : stagings) {
+      if (staging.began != nullptr) (void)cudaEventDestroy(staging.began);
       if (staging.copied != nullptr) (void)cudaEventDestroy(staging.copied);
     }
     for (const SampleSlot& slot : samples) {
@@ -110,7 +115,7 @@ struct DeviceState {
   }
 };
 
-inline DeviceState& state_of(OpContext& ctx) {
+inline DeviceState& state_of(const OpContext& ctx) {
   return *static_cast<DeviceState*>(ctx.device_state.get());
 }
 
@@ -122,5 +127,6 @@ Status open(OpContext& ctx, const OpLimits& limits);
 BatchView begin_step(OpContext& ctx, const ForwardBatch& batch);
 void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows, int slot);
 std::span<const int32_t> sampled(OpContext& ctx, int slot);
+int64_t busy_ns(const OpContext& ctx);
 
 }  // namespace slipstream::cuda

@@ -1,7 +1,7 @@
 // bias, norm of heads, rotary embedding, and the write of K and V to their pages.
 //
-// A block a token; its warps take the heads in turn, two at a time so that loads overlap, and keep
-// the token's cosines and sines in registers. Bytes: qkv once, q once back, K and V once into
+// A block a token; its warps take the heads in turn, several at a time so that loads overlap, and
+// keep the token's cosines and sines in registers. Bytes: qkv once, q once back, K and V once into
 // pages. Bound: memory. Reference: head_rms_norm, rope and kv_append of ops/cpu/ref, one after the
 // other.
 #include "ops/cuda/common/reduce.cuh"
@@ -12,6 +12,7 @@ namespace slipstream::cuda {
 namespace {
 
 constexpr int kWarps = 8;
+constexpr int kAtOnce = 3;  // heads a warp has under way
 constexpr int kBlockSize = 16;
 
 // Dimensions of a head that a lane holds: pairs, as they are loaded. Heads of 80 and 96 leave the
@@ -27,14 +28,14 @@ __device__ __forceinline__ bool holds_dims(int lane) {
   return kHeadDim == 32 * kPerLane || lane * kPerLane < kHeadDim;
 }
 
-// What a lane needs of its token's rotation: of each of its dimensions the partner in the pair, the
-// cosine, and the sine with the sign that the dimension's place in the pair gives it.
+// What a lane needs of its token's rotation: where the partners of its dimensions are, their
+// cosines, and their sines with the sign that a dimension's place in the pair gives it.
 template <int kHeadDim>
 struct Rotation {
   static constexpr int kPerLane = kDimsPerLane<kHeadDim>;
-  int partner[kPerLane];
   float cosine[kPerLane];
   float sine[kPerLane];
+  int partner_lane;  // of all of the lane's dimensions; -1: they are in several
 
   __device__ __forceinline__ void load(const QkvArgs& a, int token, int lane) {
     const float* const cos_sin = a.cos_sin + int64_t{token} * a.rotary_dim;
@@ -42,28 +43,69 @@ struct Rotation {
 #pragma unroll
     for (int i = 0; i < kPerLane; ++i) {
       const int dim = lane * kPerLane + i;
-      partner[i] = dim;
       cosine[i] = 1.0f;
       sine[i] = 0.0f;
       if (dim >= a.rotary_dim) continue;
-      const int pair = a.interleaved ? dim / 2 : dim % half;
       const bool first = a.interleaved ? dim % 2 == 0 : dim < half;
-      partner[i] = a.interleaved ? dim ^ 1 : first ? dim + half : dim - half;
+      const int pair = a.interleaved ? dim / 2 : first ? dim : dim - half;
       cosine[i] = cos_sin[pair];
       sine[i] = first ? -cos_sin[half + pair] : cos_sin[half + pair];
     }
+    const int lanes = half / kPerLane;
+    partner_lane = lane < lanes ? lane + lanes : lane < 2 * lanes ? lane - lanes : lane;
+    if (half % kPerLane != 0) partner_lane = -1;
+  }
+
+  // The dimension that is paired with `dim`.
+  __device__ __forceinline__ static int partner(const QkvArgs& a, int dim) {
+    const int half = a.rotary_dim / 2;
+    return dim >= a.rotary_dim ? dim : dim < half ? dim + half : dim - half;
+  }
+
+  __device__ __forceinline__ void apply(const QkvArgs& a, int lane, float* exchange,
+                                        float (&x)[kPerLane]) const {
+    float other[kPerLane];
+    if (a.interleaved) {
+#pragma unroll
+      for (int i = 0; i < kPerLane; ++i) other[i] = x[i ^ 1];
+    } else if (partner_lane >= 0) {
+#pragma unroll
+      for (int i = 0; i < kPerLane; ++i) other[i] = __shfl_sync(~0u, x[i], partner_lane);
+    } else {
+      const int dim0 = lane * kPerLane;
+      __syncwarp();
+#pragma unroll
+      for (int i = 0; i < kPerLane; ++i) exchange[dim0 + i] = x[i];
+      __syncwarp();
+#pragma unroll
+      for (int i = 0; i < kPerLane; ++i) other[i] = exchange[partner(a, dim0 + i)];
+    }
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) x[i] = x[i] * cosine[i] + other[i] * sine[i];
   }
 };
 
+// A lane's dimensions of a head, as they are in memory: half the registers while they are waited
+// for.
 template <int kPerLane>
-__device__ __forceinline__ void load_row(const __nv_bfloat16* row, float (&x)[kPerLane]) {
+struct RawDims {
+  __nv_bfloat162 pairs[kPerLane / 2];
+
+  __device__ __forceinline__ void load(const __nv_bfloat16* row) {
 #pragma unroll
-  for (int i = 0; i < kPerLane; i += 2) {
-    const float2 two = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(row + i));
-    x[i] = two.x;
-    x[i + 1] = two.y;
+    for (int i = 0; i < kPerLane / 2; ++i) {
+      pairs[i] = reinterpret_cast<const __nv_bfloat162*>(row)[i];
+    }
   }
-}
+  __device__ __forceinline__ void to_floats(float (&x)[kPerLane]) const {
+#pragma unroll
+    for (int i = 0; i < kPerLane / 2; ++i) {
+      const float2 two = __bfloat1622float2(pairs[i]);
+      x[2 * i] = two.x;
+      x[2 * i + 1] = two.y;
+    }
+  }
+};
 template <int kPerLane>
 __device__ __forceinline__ void store_row(__nv_bfloat16* row, const float (&x)[kPerLane]) {
 #pragma unroll
@@ -95,16 +137,7 @@ __device__ __forceinline__ void finish_head(const QkvArgs& a, int token, int sli
 #pragma unroll
     for (int i = 0; i < kPerLane; ++i) x[i] *= holds ? factor * norm[dim0 + i] : 0.0f;
   }
-  if (!is_v) {
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) exchange[dim0 + i] = x[i];
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-      x[i] = x[i] * rotation.cosine[i] + exchange[rotation.partner[i]] * rotation.sine[i];
-    }
-  }
+  if (!is_v) rotation.apply(a, lane, exchange, x);
   if (!holds) return;
   if (is_q) {
     store_row<kPerLane>(row, x);
@@ -145,17 +178,21 @@ __global__ void __launch_bounds__(kWarps * 32)
   Rotation<kHeadDim> rotation;
   rotation.load(a, token, lane);
   const bool holds = holds_dims<kHeadDim>(lane);
-  for (int slice = warp; slice < num_slices; slice += 2 * kWarps) {
-    const int other = slice + kWarps;
-    float x[kPerLane] = {};
-    float y[kPerLane] = {};
-    if (holds) load_row<kPerLane>(rows + slice * kHeadDim, x);
-    if (holds && other < num_slices) load_row<kPerLane>(rows + other * kHeadDim, y);
-    finish_head<kHeadDim>(a, token, slice, lane, rotation, rows + slice * kHeadDim, exchange[warp],
-                          x);
-    if (other < num_slices) {
-      finish_head<kHeadDim>(a, token, other, lane, rotation, rows + other * kHeadDim,
-                            exchange[warp], y);
+  for (int slice0 = warp; slice0 < num_slices; slice0 += kAtOnce * kWarps) {
+    RawDims<kPerLane> raw[kAtOnce] = {};
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int slice = slice0 + i * kWarps;
+      if (holds && slice < num_slices) raw[i].load(rows + slice * kHeadDim);
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int slice = slice0 + i * kWarps;
+      if (slice >= num_slices) break;
+      float x[kPerLane];
+      raw[i].to_floats(x);
+      finish_head<kHeadDim>(a, token, slice, lane, rotation, rows + slice * kHeadDim,
+                            exchange[warp], x);
     }
   }
 }

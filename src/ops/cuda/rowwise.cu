@@ -46,6 +46,12 @@ __device__ __forceinline__ void store_row(Floats8 (&x)[kVecs], int row, int num_
   }
 }
 
+__device__ __forceinline__ Floats8 load_f32x8(const float* from) {
+  const float4 low = *reinterpret_cast<const float4*>(from);
+  const float4 high = *reinterpret_cast<const float4*>(from + 4);
+  return {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
+}
+
 template <int kVecs, bool kFp8>
 __global__ void __launch_bounds__(kMaxThreads)
     rms_norm_kernel(const __grid_constant__ RmsNormArgs a) {
@@ -71,15 +77,15 @@ __global__ void __launch_bounds__(kMaxThreads)
   sum = block_reduce<Sum>(sum, shares[0]);
   const float factor = rsqrtf(sum / static_cast<float>(a.num_cols) + a.eps);
   for_columns<kVecs>(a.num_cols, [&](int vec, int column) {
-    const float4 low = *reinterpret_cast<const float4*>(a.weight + column);
-    const float4 high = *reinterpret_cast<const float4*>(a.weight + column + 4);
-    const float w[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+    const Floats8 w = load_f32x8(a.weight + column);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) x[vec].v[i] *= factor * w[i];
+    for (int i = 0; i < 8; ++i) x[vec].v[i] *= factor * w.v[i];
   });
   store_row<kVecs, kFp8>(x, row, a.num_cols, a.out, shares[1]);
 }
 
+// Products wait for the row's largest as bf16: twice the columns fit a thread's registers, and with
+// fewer threads a row all rows of a decode step are on the device at once.
 template <int kVecs, bool kFp8>
 __global__ void __launch_bounds__(kMaxThreads)
     silu_mul_kernel(const __nv_bfloat16* gate_up, int num_cols, RowOutput out) {
@@ -87,16 +93,35 @@ __global__ void __launch_bounds__(kMaxThreads)
   const int row = blockIdx.x;
   const __nv_bfloat16* const gate = gate_up + int64_t{row} * 2 * num_cols;
   const __nv_bfloat16* const up = gate + num_cols;
-  Floats8 x[kVecs];
+  uint4 packed[kVecs];
+  float largest = 0.0f;
   for_columns<kVecs>(num_cols, [&](int vec, int column) {
-    x[vec] = load_bf16x8(gate + column);
+    Floats8 x = load_bf16x8(gate + column);
     const Floats8 other = load_bf16x8(up + column);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      x[vec].v[i] = x[vec].v[i] / (1.0f + __expf(-x[vec].v[i])) * other.v[i];
+      x.v[i] = __fdividef(x.v[i], 1.0f + __expf(-x.v[i])) * other.v[i];
+      largest = fmaxf(largest, fabsf(x.v[i]));
+    }
+    packed[vec] = pack_bf16x8(x);
+    if constexpr (!kFp8) {
+      auto* const to = static_cast<__nv_bfloat16*>(out.values) + int64_t{row} * num_cols;
+      *reinterpret_cast<uint4*>(to + column) = packed[vec];
     }
   });
-  store_row<kVecs, kFp8>(x, row, num_cols, out, shares);
+  if constexpr (kFp8) {
+    largest = block_reduce<Max>(largest, shares);
+    const float scale = largest > 0.0f ? largest / kE4m3Max : 1.0f;
+    const float inverse = 1.0f / scale;
+    auto* const to = static_cast<uint8_t*>(out.values) + int64_t{row} * num_cols;
+    for_columns<kVecs>(num_cols, [&](int vec, int column) {
+      Floats8 x = unpack_bf16x8(packed[vec]);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) x.v[i] *= inverse;
+      store_e4m3x8(to + column, x);
+    });
+    if (threadIdx.x == 0) out.row_scales[row] = scale;
+  }
 }
 
 template <int kVecs, bool kFp8>
@@ -141,28 +166,32 @@ __global__ void read_bytes_kernel(const uint4* data, size_t count, uint32_t* sin
   if (mixed == 0x9E3779B9u) *sink = mixed;  // keeps the reads; no value is expected
 }
 
-// Calls f.template operator()<kVecs>(threads): the vectors a thread holds of a row, and how many
-// threads. Narrow rows take few threads, so that many rows are in flight.
+// Calls f.template operator()<kVecs>(threads) for rows spread over so many threads: kVecs vectors
+// each.
 template <typename F>
-cudaError_t dispatch_vecs(int num_cols, F&& f) {
+cudaError_t dispatch_vecs(int num_cols, int threads, F&& f) {
   if (num_cols <= 0 || num_cols % 8 != 0) return cudaErrorInvalidValue;
-  const int threads = num_cols > 4096 ? 512 : num_cols > 1024 ? 256 : 128;
   const int vecs = (num_cols + threads * 8 - 1) / (threads * 8);
   if (vecs > kMaxVecs) return cudaErrorInvalidValue;
   if (vecs == 1) f.template operator()<1>(threads);
   if (vecs == 2) f.template operator()<2>(threads);
   if (vecs == 3) f.template operator()<3>(threads);
   if (vecs == 4) f.template operator()<4>(threads);
-  if (vecs > 4) f.template operator()<8>(threads);
+  if (vecs == 5 || vecs == 6) f.template operator()<6>(threads);
+  if (vecs > 6) f.template operator()<8>(threads);
   return cudaGetLastError();
 }
+
+// Narrow rows take few threads, so that many rows are in flight.
+int threads_for(int num_cols) { return num_cols > 4096 ? 512 : num_cols > 1024 ? 256 : 128; }
+int silu_threads_for(int num_cols) { return num_cols > 16384 ? 512 : num_cols > 4096 ? 256 : 128; }
 
 }  // namespace
 
 cudaError_t rms_norm(const RmsNormArgs& args, cudaStream_t stream) {
   if (args.num_rows == 0) return cudaSuccess;
   const auto grid = static_cast<unsigned>(args.num_rows);
-  return dispatch_vecs(args.num_cols, [&]<int kVecs>(int threads) {
+  return dispatch_vecs(args.num_cols, threads_for(args.num_cols), [&]<int kVecs>(int threads) {
     if (args.out.row_scales != nullptr) {
       rms_norm_kernel<kVecs, true><<<grid, threads, 0, stream>>>(args);
     } else {
@@ -176,7 +205,7 @@ cudaError_t silu_mul(const void* gate_up, int num_rows, int num_cols, RowOutput 
   if (num_rows == 0) return cudaSuccess;
   const auto grid = static_cast<unsigned>(num_rows);
   const auto* const in = static_cast<const __nv_bfloat16*>(gate_up);
-  return dispatch_vecs(num_cols, [&]<int kVecs>(int threads) {
+  return dispatch_vecs(num_cols, silu_threads_for(num_cols), [&]<int kVecs>(int threads) {
     if (out.row_scales != nullptr) {
       silu_mul_kernel<kVecs, true><<<grid, threads, 0, stream>>>(in, num_cols, out);
     } else {
@@ -189,7 +218,7 @@ cudaError_t quantize_rows(const void* x, int num_rows, int num_cols, RowOutput o
                           cudaStream_t stream) {
   if (num_rows == 0) return cudaSuccess;
   const auto* const in = static_cast<const __nv_bfloat16*>(x);
-  return dispatch_vecs(num_cols, [&]<int kVecs>(int threads) {
+  return dispatch_vecs(num_cols, threads_for(num_cols), [&]<int kVecs>(int threads) {
     quantize_rows_kernel<kVecs, true>
         <<<static_cast<unsigned>(num_rows), threads, 0, stream>>>(in, num_cols, out);
   });

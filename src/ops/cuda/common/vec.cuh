@@ -12,8 +12,7 @@ struct Floats8 {
   float v[8];
 };
 
-__device__ __forceinline__ Floats8 load_bf16x8(const __nv_bfloat16* from) {
-  const uint4 raw = *reinterpret_cast<const uint4*>(from);
+__device__ __forceinline__ Floats8 unpack_bf16x8(uint4 raw) {
   const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
   Floats8 out;
 #pragma unroll
@@ -24,14 +23,20 @@ __device__ __forceinline__ Floats8 load_bf16x8(const __nv_bfloat16* from) {
   }
   return out;
 }
-__device__ __forceinline__ void store_bf16x8(__nv_bfloat16* to, const Floats8& x) {
+__device__ __forceinline__ Floats8 load_bf16x8(const __nv_bfloat16* from) {
+  return unpack_bf16x8(*reinterpret_cast<const uint4*>(from));
+}
+__device__ __forceinline__ uint4 pack_bf16x8(const Floats8& x) {
   uint32_t words[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(x.v[2 * i], x.v[2 * i + 1]);
     words[i] = *reinterpret_cast<const uint32_t*>(&pair);
   }
-  *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+  return make_uint4(words[0], words[1], words[2], words[3]);
+}
+__device__ __forceinline__ void store_bf16x8(__nv_bfloat16* to, const Floats8& x) {
+  *reinterpret_cast<uint4*>(to) = pack_bf16x8(x);
 }
 // Values are divided by the row's scale before.
 __device__ __forceinline__ void store_e4m3x8(uint8_t* to, const Floats8& x) {
