@@ -217,8 +217,8 @@ struct Ops {
   // hold NaN or +infinity. In the host's memory, until the slot's next sample().
   std::span<const int32_t> (*sampled)(OpContext& ctx, int slot) = nullptr;
 
-  // How long the device has been at work on steps whose tokens sampled() has given: from the copy of
-  // a batch to its tokens. Null: the host samples.
+  // How long the device has been at work on steps whose tokens sampled() has given: from the copy
+  // of a batch to its tokens. Null: the host samples.
   int64_t (*busy_ns)(const OpContext& ctx) = nullptr;
 
   // Gigabytes per second at which this backend reads `ranges`, weights as a rule, with the

@@ -313,8 +313,7 @@ class CublasLtImpl final : public CublasLt {
 std::string choices_path(const std::string& cache_folder, size_t version) {
   const DeviceDescription device = describe();
   std::string name = str(device.name, "_", device.driver, "_cublaslt-", version, ".txt");
-  std::replace_if(
-      name.begin(), name.end(), [](char c) { return c == ' ' || c == '/'; }, '-');
+  std::replace_if(name.begin(), name.end(), [](char c) { return c == ' ' || c == '/'; }, '-');
   return str(cache_folder, "/gemm/", name);
 }
 
