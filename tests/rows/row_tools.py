@@ -312,8 +312,9 @@ def victim_body(idx, max_tokens):
 class Victims:
     """Streams, one after the other on each of three connections, until they are told to end."""
 
-    def __init__(self, server, solo, max_tokens):
+    def __init__(self, server, solo, max_tokens, reconnects=False):
         self.server, self.solo, self.max_tokens = server, solo, max_tokens
+        self.reconnects = reconnects
         self.failures, self.num_streams = [], 0
         self.stopping = threading.Event()
         self.running = [threading.Event() for _ in VICTIMS]
@@ -324,25 +325,37 @@ class Victims:
         for running in self.running:
             assert running.wait(WAIT_S), f"no victim began: {self.failures}"
 
+    def read(self, events, idx):
+        first = next(events)
+        self.running[idx].set()
+        found = Stream(iter([first, *events])).tokens
+        assert found == self.solo[idx], (
+            f"a victim got other tokens: {found} instead of {self.solo[idx]}")
+        self.num_streams += 1
+
+    def streams(self, idx):
+        """Until told to end: True. False when the connection was closed between two answers."""
+        with Client(self.server) as client:
+            while True:
+                try:
+                    events = client.events("/v1/completions", victim_body(idx, self.max_tokens))
+                except Refused as refused:
+                    if refused.status != 429:
+                        raise
+                    self.stopping.wait(0.02)  # a full queue is the row's right; then again
+                    continue
+                except EOFError:
+                    if not self.reconnects:
+                        raise
+                    return False
+                self.read(events, idx)
+                if self.stopping.is_set():
+                    return True
+
     def run(self, idx):
         try:
-            with Client(self.server) as client:
-                while True:
-                    try:
-                        events = client.events("/v1/completions", victim_body(idx, self.max_tokens))
-                    except Refused as refused:
-                        if refused.status != 429:
-                            raise
-                        self.stopping.wait(0.02)  # a full queue is the row's right; then again
-                        continue
-                    first = next(events)
-                    self.running[idx].set()
-                    found = Stream(iter([first, *events])).tokens
-                    assert found == self.solo[idx], (
-                        f"a victim got other tokens: {found} instead of {self.solo[idx]}")
-                    self.num_streams += 1
-                    if self.stopping.is_set():
-                        return
+            while not self.streams(idx):
+                pass
         except Exception as error:  # pylint: disable=broad-except
             self.failures.append(f"victim {idx}: {error!r}"[:2000])
             self.running[idx].set()
@@ -368,9 +381,10 @@ class Row:
         assert all(len(ids) == victim_tokens for ids, _, _ in self.solo)
 
     @contextlib.contextmanager
-    def unharmed(self):
-        """I1, I2, I3, I5 and I7 of whatever happens within."""
-        victims = Victims(self.server, self.solo, self.victim_tokens)
+    def unharmed(self, reconnects=False):
+        """I1, I2, I3, I5 and I7 of whatever happens within. With `reconnects` the victims do as stock
+        clients when a connection that idled between two answers turns out to be closed."""
+        victims = Victims(self.server, self.solo, self.victim_tokens, reconnects)
         try:
             yield self.server
         finally:

@@ -200,7 +200,7 @@ def test_R11_with_few_files_it_says_so_and_serves(start, tmp_path, monkeypatch):
         server = start("-t", "1")
     assert "file" in server.log() and "connections" in server.log(), server.log()
     row = Row(server, victim_tokens=60)
-    with row.unharmed():
+    with row.unharmed(reconnects=True):  # who idles, however briefly, makes room for newcomers
         idle = [connect(server) for _ in range(400)]
         for sock in idle[-20:]:
             sock.sendall(request_bytes(server, "GET", "/livez"))
