@@ -8,11 +8,9 @@
 namespace slipstream {
 namespace {
 
-// Whether temperature alone makes the token of logits as they are.
+// Whether the token is made of logits as they are, and nothing else is asked of them.
 bool is_plain(const SampleRequest& request) {
-  const SamplingParams& params = request.params;
-  return !request.pipeline.active() && !params.logprobs && params.top_k <= 0 &&
-         params.top_p >= 1.0f && params.min_p <= 0.0f;
+  return !request.pipeline.active() && !request.params.logprobs;
 }
 
 }  // namespace
@@ -63,7 +61,7 @@ void EngineLoop::take_pending(ForwardBatch& batch) const {
   }
 }
 
-// Has the device draw every token that temperature alone makes.
+// Has the device draw every token that logits as they are make.
 void EngineLoop::draw(DeviceStep& step) {
   const std::vector<ScheduledSequence>& scheduled = step.plan.output.scheduled;
   sample_rows_.clear();
@@ -90,7 +88,10 @@ void EngineLoop::draw(DeviceStep& step) {
                             .temperature = wanted.params.temperature,
                             .seed = wanted.seed,
                             .position = static_cast<uint32_t>(wanted.position),
-                            .choice_idx = wanted.choice_idx});
+                            .choice_idx = wanted.choice_idx,
+                            .top_k = wanted.params.top_k,
+                            .top_p = wanted.params.top_p,
+                            .min_p = wanted.params.min_p});
   }
   runner_.draw(sample_rows_, step.slot);
 }

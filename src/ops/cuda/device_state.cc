@@ -102,6 +102,7 @@ Status open_slots(DeviceState& state) {
   for (BatchStaging& staging : state.stagings) {
     SLIPSTREAM_RETURN_IF_ERROR(staging.host.allocate(state.batch_bytes));
     check(cudaEventCreate(&staging.began), "event");
+    check(cudaEventRecord(staging.began, state.stream), "event");  // so that it can be asked for
     check(cudaEventCreateWithFlags(&staging.copied, cudaEventDisableTiming), "event");
   }
   for (SampleSlot& slot : state.samples) {

@@ -2,18 +2,20 @@
 // sampling/sampler.h: g = -log(-log(u)), u from Philox4x32-10 with key = seed and counter =
 // (position, choice, token id / 4, purpose 0).
 //
-// A block a row. One pass finds the largest logit; with a temperature a second one draws, computing
-// noise only where it could still win: noise never exceeds 24 ln 2. Bytes: the row once or twice,
-// the second time from L2. Reference: Sampler::draw_from_all.
+// A block a row. One pass finds the largest logit; with a temperature a last one draws, computing
+// noise only where it could still win: noise never exceeds 24 ln 2. Filters come between the two,
+// see sample_filters.cuh. Bytes: the row once or twice, the second time from L2. Reference:
+// Sampler.
+#include "ops/cuda/sample.h"
+
 #include <cfloat>
 
-#include "ops/cuda/common/reduce.cuh"
-#include "ops/cuda/sample.h"
+#include "ops/cuda/sample_filters.cuh"
 
 namespace slipstream::cuda {
 namespace {
 
-constexpr int kThreads = 512;
+constexpr int kThreads = kSampleThreads;
 constexpr float kMaxGumbel = 16.64f;
 
 struct Philox {
@@ -73,7 +75,90 @@ __device__ __forceinline__ Best block_best(Best best, Best* shares) {
   return best;
 }
 
-__global__ void __launch_bounds__(kThreads)
+// Draws of a row: which tokens could still win, and the best one so far.
+class Draw {
+ public:
+  // Begins with the token whose logit is the largest, which every filter keeps.
+  __device__ Draw(const SampleRow& row, const Best& largest)
+      : row_(row),
+        max_(largest.score),
+        inverse_(1.0f / row.temperature),
+        least_scaled_(row.min_p > 0.0f ? logf(row.min_p) : -FLT_MAX),
+        best_{
+            gumbel(word_of(philox4x32_10(row, static_cast<uint32_t>(largest.id) / 4), largest.id)),
+            largest.id} {}
+
+  __device__ __forceinline__ bool may_win(float value) const {
+    return (value - max_) * inverse_ + (kMaxGumbel + kSlack) >= best_.score;
+  }
+  __device__ __forceinline__ void offer_token(int32_t id, float value, uint32_t word) {
+    const float u = (static_cast<float>(word >> 9) + 0.5f) / 8388608.0f;
+    // Near 1 the logarithm in float loses everything.
+    const float noise = u > 0.999f ? kMaxGumbel : -__logf(-__logf(u));
+    if ((value - max_) * inverse_ + noise + kSlack < best_.score) return;
+    const float scaled = (value - max_) / row_.temperature;
+    if (scaled >= least_scaled_) offer(best_, id, scaled + gumbel(word));
+  }
+  __device__ __forceinline__ void offer_token(int32_t id, float value) {
+    offer_token(id, value, word_of(philox4x32_10(row_, static_cast<uint32_t>(id) / 4), id));
+  }
+  __device__ const Best& best() const { return best_; }
+
+ private:
+  static constexpr float kSlack = 0.02f;  // of products and logarithms in float
+
+  __device__ __forceinline__ static uint32_t word_of(const Philox& noise, int32_t id) {
+    const uint32_t low = (id & 1) != 0 ? noise.words[1] : noise.words[0];
+    const uint32_t high = (id & 1) != 0 ? noise.words[3] : noise.words[2];
+    return (id & 2) != 0 ? high : low;
+  }
+
+  const SampleRow& row_;
+  float max_;
+  float inverse_;
+  float least_scaled_;
+  Best best_;
+};
+
+// This thread's best of a whole row. Four tokens share a draw of random words.
+__device__ Best draw_all(const SampleRow& row, const float* x, int32_t size, const Best& largest) {
+  Draw draw(row, largest);
+  const bool aligned = reinterpret_cast<uintptr_t>(x) % 16 == 0;
+  const int32_t groups = (size + 3) / 4;
+  for (int32_t group = static_cast<int32_t>(threadIdx.x); group < groups; group += kThreads) {
+    const int32_t id = 4 * group;
+    float4 values;
+    if (aligned && id + 3 < size) {
+      values = reinterpret_cast<const float4*>(x)[group];
+    } else {
+      values = {x[id], id + 1 < size ? x[id + 1] : -INFINITY, id + 2 < size ? x[id + 2] : -INFINITY,
+                id + 3 < size ? x[id + 3] : -INFINITY};
+    }
+    const float best = fmaxf(fmaxf(values.x, values.y), fmaxf(values.z, values.w));
+    if (!draw.may_win(best)) continue;
+    const Philox noise = philox4x32_10(row, static_cast<uint32_t>(group));
+    draw.offer_token(id, values.x, noise.words[0]);
+    draw.offer_token(id + 1, values.y, noise.words[1]);
+    draw.offer_token(id + 2, values.z, noise.words[2]);
+    draw.offer_token(id + 3, values.w, noise.words[3]);
+  }
+  return draw.best();
+}
+
+// This thread's best of what the row's filters leave.
+__device__ Best draw_filtered(const SampleRow& row, const Tokens& all, const Best& largest) {
+  __shared__ FilterScratch scratch;
+  RowFilter filter(scratch, all, largest.score, row.temperature);
+  if (row.top_k > 0 && row.top_k < all.count) filter.keep_best(row.top_k);
+  if (row.top_p < 1.0f) filter.keep_mass(row.top_p);
+  Draw draw(row, largest);
+  for_each_token(filter.tokens(), [&](int32_t id, float value) {
+    if (draw.may_win(value) && filter.keeps(value, id)) draw.offer_token(id, value);
+  });
+  return draw.best();
+}
+
+__global__ void __launch_bounds__(kThreads, 2)
     sample_kernel(const float* logits, int64_t vocab_size, const SampleRow* rows,
                   int32_t* token_ids) {
   __shared__ Best shares[kThreads / 32];
@@ -85,11 +170,10 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
   Best best{-INFINITY, INT32_MAX};
   bool bad = false;
-  for (int32_t id = static_cast<int32_t>(threadIdx.x); id < size; id += kThreads) {
-    const float value = x[id];
+  for_each_token({x, nullptr, size}, [&](int32_t id, float value) {
     bad |= !(value < INFINITY);  // NaN and +infinity
     offer(best, id, value);
-  }
+  });
   if (bad) is_bad = 1;
   best = block_best(best, shares);
   if (is_bad != 0 || best.score == -INFINITY) {
@@ -97,26 +181,8 @@ __global__ void __launch_bounds__(kThreads)
     return;
   }
   if (row.temperature > 0.0f) {
-    const float max = best.score;
-    best = {-INFINITY, INT32_MAX};
-    const int32_t groups = (size + 3) / 4;
-    for (int32_t group = static_cast<int32_t>(threadIdx.x); group < groups; group += kThreads) {
-      float scaled[4];
-      float largest = -INFINITY;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int32_t id = 4 * group + i;
-        scaled[i] = id < size ? (x[id] - max) / row.temperature : -INFINITY;
-        largest = fmaxf(largest, scaled[i]);
-      }
-      if (largest + kMaxGumbel < best.score) continue;
-      const Philox noise = philox4x32_10(row, static_cast<uint32_t>(group));
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (scaled[i] == -INFINITY || scaled[i] + kMaxGumbel < best.score) continue;
-        offer(best, 4 * group + i, scaled[i] + gumbel(noise.words[i]));
-      }
-    }
+    const bool filtered = (row.top_k > 0 && row.top_k < size) || row.top_p < 1.0f;
+    best = filtered ? draw_filtered(row, {x, nullptr, size}, best) : draw_all(row, x, size, best);
     best = block_best(best, shares);
   }
   if (threadIdx.x == 0) token_ids[blockIdx.x] = best.id;
