@@ -19,6 +19,7 @@
 #include "model/check_golden.h"
 #include "ops/ops.h"
 #include "ops/ops_cases.h"
+#include "ops/staged_ops.h"
 
 namespace slipstream {
 namespace {
@@ -60,6 +61,8 @@ std::vector<Flag> device_flags(SharedOptions& shared) {
 int num_threads(const SharedOptions& shared) {
   return shared.engine.num_threads > 0 ? shared.engine.num_threads : available_cores();
 }
+
+const std::string kLinear = "linear";
 
 int exit_code(int64_t num_failed) { return num_failed == 0 ? 0 : 1; }
 
@@ -103,6 +106,13 @@ Status CheckOpsCommand::check_op_name() const {
 }
 
 std::string CheckOpsCommand::line_of(const char* isa, const OpReport& r) const {
+  if (!r.skipped.empty()) {
+    if (json_) {
+      return dump_json(Json{{"isa", isa}, {"op", r.op}, {"case", r.name}, {"skipped", r.skipped}}) +
+             "\n";
+    }
+    return str("skipped ", isa, " ", r.op, " ", r.name, ": ", r.skipped, "\n");
+  }
   if (json_) {
     return dump_json(Json{{"isa", isa},
                           {"op", r.op},
@@ -121,7 +131,7 @@ std::string CheckOpsCommand::line_of(const char* isa, const OpReport& r) const {
            "\n";
   }
   std::ostringstream text;
-  text << (r.passed ? "ok     " : "FAILED ") << std::left << std::setw(7) << isa << std::setw(14)
+  text << (r.passed ? "ok     " : "FAILED ") << std::left << std::setw(7) << isa << std::setw(17)
        << r.op << std::setw(44) << r.name << std::right << std::scientific << std::setprecision(1)
        << " error " << r.max_error << " of " << r.tolerance;
   if (r.num_not_finite > 0) {
@@ -144,17 +154,38 @@ Result<int> CheckOpsCommand::run() {
   Output output;
   int64_t num_failed = 0;
   int64_t num_passed = 0;
+  int64_t num_skipped = 0;
+  const auto write = [&](const char* isa, const std::vector<OpReport>& reports) {
+    for (const OpReport& report : reports) {
+      ++(!report.skipped.empty() ? num_skipped : report.passed ? num_passed : num_failed);
+      output.write_now(line_of(isa, report));
+    }
+  };
   for (const Ops* ops : selected) {
+    if (ops->memory != &host_memory()) {
+      for (const auto& [isa, dtype] :
+           {std::pair(ops->name, DType::kBF16), std::pair("e4m3", DType::kF8E4M3)}) {
+        StagedContext context;
+        context.pool = &pool;
+        SLIPSTREAM_RETURN_IF_ERROR(open_staged(context, *ops, dtype));
+        // Only `linear` depends on the weights' type.
+        const std::string& op = dtype == DType::kBF16 || !op_.empty() ? op_ : kLinear;
+        if (dtype != DType::kBF16 && op != kLinear) continue;
+        write(isa, check_ops(staged_ops(*ops), reference, context,
+                             staged_check_options(context, op, timed_)));
+      }
+      continue;
+    }
     OpContext context;
     context.pool = &pool;
     const OpLimits limits = op_case_limits();
     SLIPSTREAM_RETURN_IF_ERROR(ops->open(context, limits));
-    for (const OpReport& report : check_ops(*ops, reference, context, {op_, timed_})) {
-      ++(report.passed ? num_passed : num_failed);
-      output.write_now(line_of(ops->name, report));
-    }
+    write(ops->name, check_ops(*ops, reference, context, {.op = op_, .timed = timed_}));
   }
-  if (!json_) output.write_now(str(num_passed, " passed, ", num_failed, " failed\n"));
+  if (!json_) {
+    const std::string skipped = num_skipped > 0 ? str(", ", num_skipped, " skipped") : "";
+    output.write_now(str(num_passed, " passed, ", num_failed, " failed", skipped, "\n"));
+  }
   if (!output.status().ok()) return output.status();
   return exit_code(num_failed);
 }

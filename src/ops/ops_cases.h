@@ -21,18 +21,29 @@ struct OpInstance {
   std::function<std::vector<float>()> result;  // after run()
 };
 
+// What a table may not be able to do.
+struct OpNeeds {
+  int64_t cols = 0;       // of matrices and rows
+  bool odd_rows = false;  // a matrix has a number of rows that is no multiple of 16
+  int head_dim = 0;
+  int heads_per_kv_head = 1;
+  DType kv_dtype = DType::kF32;  // of pages, in the place of which a GPU has one of its own
+};
+
 struct OpCase {
   std::string op;          // the member of Ops
   std::string name;        // shape, and what is special about it
   double tolerance = 0.0;  // of max_error below
   int64_t bytes = 0;       // moved per call, at least
   double flops = 0.0;      // multiply and add count as two
+  OpNeeds needs;
   std::function<OpInstance(const Ops&, OpContext&)> make;
 };
 
 struct OpReport {
   std::string op;
   std::string name;
+  std::string skipped;  // why the table was not asked; empty: it was
   bool passed = false;
   double tolerance = 0.0;
   double max_error = 0.0;  // largest |got - want| over the root mean square of want
@@ -50,6 +61,10 @@ struct OpReport {
 struct OpCheckOptions {
   std::string_view op;  // empty: all
   bool timed = false;
+  // Of tables that are not a CPU's (staged_ops.h). Empty: every case, as it says, timed as it runs.
+  std::function<std::string(const OpCase&)> refusal = {};  // why a case is not for the table, or ""
+  std::function<double(const OpCase&)> tolerance = {};
+  std::function<double()> last_us = {};
 };
 
 std::vector<OpCase> op_cases();

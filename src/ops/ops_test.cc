@@ -265,5 +265,56 @@ TEST_P(EveryIsa, AnEmptyBatchIsNoWork) {
   EXPECT_TRUE(linear_rows(*ops_, harness.ctx, weight, x, 0, 0).empty());
 }
 
+// Faults of the kind kernels have, in an otherwise exact table, are found even with the tolerance
+// of the coarsest types that a table may compute in.
+TEST(PlantedFaults, AreFoundAtTheLargestTolerance) {
+  const Ops& ref = *cpu_ops(CpuIsa::kRef);
+  Ops broken = ref;
+  broken.rms_norm = [](OpContext& ctx, TensorView x, const float* weight, float eps,
+                       Activations out) {
+    cpu_ops(CpuIsa::kRef)->rms_norm(ctx, x, weight, eps, out);
+    for (int64_t row = 0; row < x.dim(0); ++row) out.values.f32_row(row)[5] = 0.0f;  // a lane
+  };
+  broken.linear = [](OpContext& ctx, const Activations& x, std::span<const LinearPart> parts) {
+    cpu_ops(CpuIsa::kRef)->linear(ctx, x, parts);
+    for (const LinearPart& part : parts) {  // the last row, as a tile that is cut off loses it
+      for (int64_t m = 0; m < part.y.dim(0); ++m) part.y.f32_row(m)[part.weight->rows - 1] = 0.0f;
+    }
+  };
+  broken.attention = [](OpContext& ctx, const AttentionArgs& args) {
+    AttentionArgs later = args;  // a position too few
+    std::vector<int32_t> seq_lens(args.batch.seq_lens, args.batch.seq_lens + args.batch.num_seqs);
+    for (size_t seq = 0; seq < seq_lens.size(); ++seq) {
+      const int32_t count = args.batch.cu_seqlens_q[seq + 1] - args.batch.cu_seqlens_q[seq];
+      seq_lens[seq] = std::max(count, seq_lens[seq] - 1);
+    }
+    later.batch.seq_lens = seq_lens.data();
+    cpu_ops(CpuIsa::kRef)->attention(ctx, later);
+  };
+  Harness harness(2, ref);
+  for (const char* op : {"rms_norm", "linear", "attention"}) {
+    int num_found = 0;
+    int num_cases = 0;
+    for (const OpReport& report :
+         check_ops(broken, ref, harness.ctx,
+                   {.op = op, .tolerance = [](const OpCase&) { return 0.25; }})) {
+      ++num_cases;
+      if (!report.passed) ++num_found;
+    }
+    EXPECT_GE(num_found, num_cases * 4 / 5)
+        << op << ": found in " << num_found << " of " << num_cases;
+  }
+}
+
+TEST(PlantedFaults, ACaseThatIsRefusedIsReportedAndNotRun) {
+  Ops empty;
+  Harness harness(1, *cpu_ops(CpuIsa::kRef));
+  const std::vector<OpReport> reports =
+      check_ops(empty, *cpu_ops(CpuIsa::kRef), harness.ctx,
+                {.op = "rope", .refusal = [](const OpCase&) { return std::string("no rope"); }});
+  ASSERT_FALSE(reports.empty());
+  for (const OpReport& report : reports) EXPECT_EQ(report.skipped, "no rope");
+}
+
 }  // namespace
 }  // namespace slipstream

@@ -70,6 +70,10 @@ Result<Weight> pack(OpContext& ctx, const SourceMatrix& source, WeightRole role)
     return does_not_fit(str(
         "the GPU's kernels need rows of a multiple of 16 values; this matrix has ", source.cols));
   }
+  if (weight.dtype == DType::kF8E4M3 && source.rows % 16 != 0) {
+    return does_not_fit(
+        str("--quantization fp8: matrices need a multiple of 16 rows; this one has ", source.rows));
+  }
   const auto element_bytes = static_cast<int64_t>(dtype_bytes(weight.dtype));
   weight.payload_bytes = source.rows * source.cols * element_bytes;
   const auto cols = static_cast<size_t>(source.cols);
