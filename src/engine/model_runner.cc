@@ -173,6 +173,11 @@ void log_plan(const ModelInfo& info, const RunnerLimits& limits, const EngineOpt
            " max_model_len=", limits.max_model_len, " max_num_seqs=", options.max_num_seqs,
            " max_num_batched_tokens=", limits.max_num_batched_tokens,
            " max_logit_rows=", limits.max_logit_rows);
+  if (limits.max_num_batched_tokens < options.max_num_seqs) {
+    log_warn("engine", "a step of max_num_batched_tokens=", limits.max_num_batched_tokens,
+             " advances no more than so many of max_num_seqs=", options.max_num_seqs,
+             " sequences; raise --max-num-batched-tokens");
+  }
 }
 
 }  // namespace
