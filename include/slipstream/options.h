@@ -7,7 +7,8 @@
 
 namespace slipstream {
 
-class TraceWriter;  // base/trace.h
+struct StepProfile;  // slipstream/step_profile.h
+class TraceWriter;   // base/trace.h
 
 struct LoadProgressEvent {
   std::string stage;  // "weights"
@@ -40,7 +41,8 @@ struct EngineOptions {
   std::string cache_folder;              // keeps what is measured of a GPU; empty: nothing is kept
   uint64_t seed = 0;  // of requests that bring none (0 = from the system) and dummy weights
   std::function<void(const LoadProgressEvent&)> on_progress;
-  TraceWriter* trace = nullptr;  // gets the engine thread's ranges; must outlive the engine
+  StepProfile* profile = nullptr;  // gets the times of ops; must outlive the engine
+  TraceWriter* trace = nullptr;    // gets the engine thread's ranges; must outlive the engine
 };
 
 }  // namespace slipstream

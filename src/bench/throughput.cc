@@ -4,10 +4,12 @@
 #include <cmath>
 #include <condition_variable>
 #include <functional>
+#include <iomanip>
 #include <memory>
 #include <mutex>
 #include <numeric>
 #include <span>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +19,7 @@
 #include "bench/decode.h"
 #include "bench/distribution.h"
 #include "slipstream/engine.h"
+#include "slipstream/step_profile.h"
 
 namespace slipstream {
 namespace {
@@ -138,16 +141,70 @@ void add_measured(const std::vector<Run>& runs, const ThroughputOptions& options
       Json{{"p50", host_us_quantile(host_us, 0.5)}, {"p99", host_us_quantile(host_us, 0.99)}};
 }
 
+int64_t num_prompts_of(const EngineOptions& engine_options, const ThroughputOptions& options) {
+  return options.num_prompts > 0 ? options.num_prompts : (engine_options.max_num_seqs * 3 + 1) / 2;
+}
+
+EngineOptions with_room(EngineOptions chosen, const ThroughputOptions& options) {
+  chosen.enable_prefix_caching = false;
+  if (chosen.max_model_len == 0) chosen.max_model_len = options.input_len + options.output_len;
+  chosen.max_queued_requests =
+      std::max(chosen.max_queued_requests, num_prompts_of(chosen, options));
+  return chosen;
+}
+
+std::string profile_table(const StepProfile& profile, double read_gb_s) {
+  const auto steps = static_cast<double>(profile.num_steps);
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(1);
+  out << profile.num_steps << " steps of " << static_cast<double>(profile.num_tokens) / steps
+      << " tokens, " << profile.span_us / steps << " us each, op by op; read rate " << read_gb_s
+      << " GB/s\n"
+      << "op                        calls    us/step      %    us/call     GB/s  % of it  "
+         "TFLOP/s\n";
+  for (const StepProfile::Op& time : profile.ops) {
+    const double gb_s = time.bytes / time.us * 1e-3;
+    out << std::left << std::setw(24) << time.name << std::right << std::setw(7)
+        << static_cast<double>(time.num_calls) / steps << std::setw(11) << time.us / steps
+        << std::setw(7) << 100.0 * time.us / profile.span_us << std::setw(11)
+        << time.us / static_cast<double>(time.num_calls) << std::setw(9) << gb_s << std::setw(9)
+        << (read_gb_s > 0.0 ? 100.0 * gb_s / read_gb_s : 0.0) << std::setw(9)
+        << time.flops / time.us * 1e-6 << "\n";
+  }
+  return out.str();
+}
+
 }  // namespace
+
+Result<std::string> profile_throughput(const EngineOptions& engine_options,
+                                       const ThroughputOptions& options) {
+  EngineOptions chosen = with_room(engine_options, options);
+  const int64_t num_prompts = num_prompts_of(chosen, options);
+  StepProfile profile{.most_steps = options.profile_steps,
+                      .least_seqs = std::min<int64_t>(num_prompts, chosen.max_num_seqs)};
+  chosen.profile = &profile;
+  EndCounter counter;
+  double read_gb_s = 0.0;
+  {
+    SLIPSTREAM_ASSIGN_OR_RETURN(
+        const std::unique_ptr<Engine> engine,
+        Engine::open(chosen,
+                     [&counter](std::span<const TokenEvent> events) { counter.record(events); }));
+    read_gb_s = engine->measure_read_gb_s();
+    SLIPSTREAM_RETURN_IF_ERROR(
+        run_once(*engine, counter, options, num_prompts, options.seed).status());
+  }
+  if (profile.ops.empty()) {
+    return bad_usage(str("--profile: no step with ", profile.least_seqs,
+                         " sequences computed a model; give longer answers or fewer sequences"));
+  }
+  return profile_table(profile, read_gb_s);
+}
 
 Result<Json> bench_throughput(const EngineOptions& engine_options, const ThroughputOptions& options,
                               RecordWriter& records) {
-  EngineOptions chosen = engine_options;
-  chosen.enable_prefix_caching = false;
-  if (chosen.max_model_len == 0) chosen.max_model_len = options.input_len + options.output_len;
-  const int64_t num_prompts =
-      options.num_prompts > 0 ? options.num_prompts : (chosen.max_num_seqs * 3 + 1) / 2;
-  chosen.max_queued_requests = std::max(chosen.max_queued_requests, num_prompts);
+  const EngineOptions chosen = with_room(engine_options, options);
+  const int64_t num_prompts = num_prompts_of(chosen, options);
   EndCounter counter;
   SLIPSTREAM_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
                               Engine::open(chosen, [&counter](std::span<const TokenEvent> events) {

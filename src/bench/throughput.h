@@ -18,7 +18,13 @@ struct ThroughputOptions {
   int64_t output_len = 128;
   int repeats = 3;
   uint64_t seed = 1;
+  int64_t profile_steps = 0;  // instead of measuring: what each op of so many full steps takes
 };
+
+// A table of `profile_steps` steps with as many sequences as run at once: op, calls and time a
+// step, GB/s and its share of the read rate measured here, TFLOP/s.
+Result<std::string> profile_throughput(const EngineOptions& engine_options,
+                                       const ThroughputOptions& options);
 
 // Writes a record per repeat and a summary of medians, which is returned. A short repeat runs first
 // and is not recorded. Prompts are random ids, answers greedy and exactly output_len long; the

@@ -269,7 +269,9 @@ class BenchThroughputCommand : public Command {
         int_flag({"input-len", "", "TOKENS", str(options_.input_len), "tokens of each prompt"},
                  {1, 1 << 24}, [this](int64_t value) { options_.input_len = value; }),
         int_flag({"output-len", "", "TOKENS", str(options_.output_len), "tokens of each answer"},
-                 {1, 1 << 24}, [this](int64_t value) { options_.output_len = value; })};
+                 {1, 1 << 24}, [this](int64_t value) { options_.output_len = value; }),
+        int_flag({"profile", "", "STEPS", "0", "instead: what each op of so many full steps takes"},
+                 {1, 1 << 16}, [this](int64_t value) { options_.profile_steps = value; })};
     for (Flag& flag : record_flags_.flags()) flags.push_back(std::move(flag));
     for (Flag& flag : engine_flags(shared_)) {
       if (flag.text.name.find("prefix-caching") != std::string::npos) continue;  // always off
@@ -286,6 +288,12 @@ class BenchThroughputCommand : public Command {
     engine_options.model = model.path;
     options_.repeats = record_flags_.repeats;
     options_.seed = shared_.seed.value_or(options_.seed);
+    if (options_.profile_steps > 0) {
+      SLIPSTREAM_ASSIGN_OR_RETURN(const std::string table,
+                                  profile_throughput(engine_options, options_));
+      output.write_now(table);
+      return output.status().ok() ? Result<int>(0) : output.status();
+    }
     SLIPSTREAM_RETURN_IF_ERROR(bench_throughput(engine_options, options_, records).status());
     if (!output.status().ok()) return output.status();
     return 0;

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <limits>
 #include <new>
+#include <utility>
 
 #include "base/checked_math.h"
 #include "base/log.h"
@@ -14,6 +15,7 @@
 #include "engine/fake_executor.h"
 #include "model/families/families.h"
 #include "sampling/sampling_params.h"
+#include "slipstream/step_profile.h"
 
 namespace slipstream {
 namespace {
@@ -242,7 +244,11 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::open(const EngineOptions& opti
 // Weights, pages, activations and the executor that computes with them.
 Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptions& resolved,
                                const ModelDescription& model, const KVGroupSpec& group) try {
-  const Ops& ops = *resolved.ops;
+  if (options.profile != nullptr) {
+    profile_.emplace(options.profile->most_steps, options.profile->least_seqs);
+    profile_result_ = options.profile;
+  }
+  const Ops& ops = profile_ ? profile_->attach(*resolved.ops) : *resolved.ops;
   const auto free_at_start = static_cast<double>(ops.memory->free_bytes());
   const int64_t needed_bytes =
       on_gpu(ops)
@@ -256,6 +262,7 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
   ctx.pool = pool_.get();
   ctx.weight_dtype = resolved.weight_dtype;
   ctx.cache_folder = options.cache_folder;
+  ctx.profile = profile_ ? &*profile_ : nullptr;
   SLIPSTREAM_RETURN_IF_ERROR(
       ops.open(ctx, op_limits(model.spec, {.max_tokens = limits_.max_num_batched_tokens,
                                            .max_logit_rows = limits_.max_logit_rows,
@@ -307,6 +314,17 @@ void ModelRunner::fake_state(const EngineOptions& options) {
   FakeModel model = make_fake_model(std::move(fake));
   executors_.push_back(std::move(model.executor));
   sampler_ = std::move(model.sampler);
+}
+
+ModelRunner::~ModelRunner() {
+  if (!profile_ || state_ == nullptr) return;
+  StepProfile& result = *profile_result_;
+  for (OpTime& op : profile_->times(state_->ctx)) {
+    result.ops.push_back({std::move(op.name), op.num_calls, op.us, op.bytes, op.flops});
+  }
+  result.num_steps = profile_->num_steps();
+  result.num_tokens = profile_->num_tokens();
+  result.span_us = profile_->span_us();
 }
 
 TensorView ModelRunner::forward(const ForwardBatch& batch) {

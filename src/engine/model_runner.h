@@ -17,6 +17,7 @@
 #include "engine/executor.h"
 #include "loader/checkpoint.h"
 #include "model/families/families.h"
+#include "ops/op_profile.h"
 #include "quant/format.h"
 #include "slipstream/engine.h"
 #include "slipstream/options.h"
@@ -46,6 +47,7 @@ class ModelRunner {
   static Result<std::unique_ptr<ModelRunner>> open(const EngineOptions& options);
   ModelRunner(const ModelRunner&) = delete;
   ModelRunner& operator=(const ModelRunner&) = delete;
+  ~ModelRunner();
 
   // Logits [num_logit_rows, vocab_size] f32 in the device's memory, valid until the next call.
   TensorView forward(const ForwardBatch& batch);
@@ -75,7 +77,9 @@ class ModelRunner {
 
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<Checkpoint> checkpoint_;  // weights may borrow its mapped bytes; null for dummy
-  std::unique_ptr<ModelState> state_;       // null: no model is computed
+  std::optional<OpProfile> profile_;        // stands in front of the state's table
+  StepProfile* profile_result_ = nullptr;
+  std::unique_ptr<ModelState> state_;                 // null: no model is computed
   std::vector<std::unique_ptr<Executor>> executors_;  // in order of preference
   std::unique_ptr<DeviceSampler> sampler_;            // null: the host samples
   TensorView logits_;                                 // of the last forward

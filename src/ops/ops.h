@@ -39,8 +39,9 @@ struct OpContext {
   ThreadPool* pool = nullptr;
   Buffer scratch;  // of Ops::open; contents are meaningless between ops
   std::shared_ptr<void> device_state = nullptr;  // a backend's own: streams, handles
-  DType weight_dtype = DType::kBF16;  // CUDA: what kLinear matrices are packed as, or fp8_e4m3
-  std::string cache_folder = {};      // where to keep what was measured; empty: nowhere
+  DType weight_dtype = DType::kBF16;   // CUDA: what kLinear matrices are packed as, or fp8_e4m3
+  class OpProfile* profile = nullptr;  // of the table that ops/op_profile.h makes
+  std::string cache_folder = {};       // where to keep what was measured; empty: nowhere
   // The chunk that Ops::pack is filling with small matrices, so that they share huge pages; every
   // Weight in it holds a reference.
   std::shared_ptr<Buffer> weight_chunk = nullptr;
@@ -220,6 +221,11 @@ struct Ops {
   // How long the device has been at work on steps whose tokens sampled() has given: from the copy
   // of a batch to its tokens. Null: the host samples.
   int64_t (*busy_ns)(const OpContext& ctx) = nullptr;
+
+  // Marks the end of what has been queued so far; the time between two such ends, which it waits
+  // for. Null where an op is done when it returns.
+  void (*mark)(OpContext& ctx, int idx) = nullptr;
+  double (*between_us)(OpContext& ctx, int begin, int end) = nullptr;
 
   // Gigabytes per second at which this backend reads `ranges`, weights as a rule, with the
   // context's threads: the roof of decode. Median of several passes over all of them.

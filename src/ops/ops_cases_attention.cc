@@ -181,7 +181,7 @@ OpCase norm_rope_append_case(const AttentionShape& shape, int rotary_dim, bool i
   out.make = [=](const Ops& ops, OpContext& ctx) {
     auto state = attention_state(ops, ctx, shape);
     const int64_t dim = shape.head_dim;
-    const auto random = [&](int64_t heads, uint64_t seed) {
+    const auto random = [tokens, dim](int64_t heads, uint64_t seed) {
       return random_floats(tokens * heads * dim, seed, 2.0f);
     };
     struct Rows {

@@ -412,6 +412,8 @@ const Ops* cuda_ops(std::string* why) {
       .sample = cuda::sample,
       .sampled = cuda::sampled,
       .busy_ns = cuda::busy_ns,
+      .mark = cuda::mark,
+      .between_us = cuda::between_us,
       .measure_read_gb_s = measure_read_gb_s,
   };
   return &kOps;

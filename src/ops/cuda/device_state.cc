@@ -283,6 +283,24 @@ std::span<const int32_t> sampled(OpContext& ctx, int slot) {
   return {drawn.host_ids.as<const int32_t>(), static_cast<size_t>(drawn.num_rows)};
 }
 
+void mark(OpContext& ctx, int idx) {
+  DeviceState& state = state_of(ctx);
+  while (std::ssize(state.marks) <= idx) {
+    check(cudaEventCreate(&state.marks.emplace_back(nullptr)), "mark");
+  }
+  check(cudaEventRecord(state.marks[static_cast<size_t>(idx)], state.stream), "mark");
+}
+
+double between_us(OpContext& ctx, int begin, int end) {
+  const DeviceState& state = state_of(ctx);
+  float ms = 0.0f;
+  check(cudaEventSynchronize(state.marks[static_cast<size_t>(end)]), "mark");
+  check(cudaEventElapsedTime(&ms, state.marks[static_cast<size_t>(begin)],
+                             state.marks[static_cast<size_t>(end)]),
+        "mark");
+  return static_cast<double>(ms) * 1e3;
+}
+
 int64_t busy_ns(const OpContext& ctx) { return static_cast<int64_t>(state_of(ctx).busy_ms * 1e6); }
 
 }  // namespace slipstream::cuda

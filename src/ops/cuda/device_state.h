@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <unordered_map>
+#include <vector>
 
 #include "base/status.h"
 #include "core/memory.h"
@@ -88,6 +89,7 @@ struct DeviceState {
   int64_t partials_floats = 0;
   std::array<BatchStaging, kNumSlots> stagings;
   int next_staging = 0;
+  std::vector<cudaEvent_t> marks;
   double busy_ms = 0.0;  // from began to done, of the steps asked for
   Buffer batch;
   size_t batch_bytes = 0;
@@ -108,6 +110,7 @@ struct DeviceState {
       if (staging.began != nullptr) (void)cudaEventDestroy(staging.began);
       if (staging.copied != nullptr) (void)cudaEventDestroy(staging.copied);
     }
+    for (cudaEvent_t mark : marks) (void)cudaEventDestroy(mark);
     for (const SampleSlot& slot : samples) {
       if (slot.done != nullptr) (void)cudaEventDestroy(slot.done);
     }
@@ -128,5 +131,7 @@ BatchView begin_step(OpContext& ctx, const ForwardBatch& batch);
 void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows, int slot);
 std::span<const int32_t> sampled(OpContext& ctx, int slot);
 int64_t busy_ns(const OpContext& ctx);
+void mark(OpContext& ctx, int idx);
+double between_us(OpContext& ctx, int begin, int end);
 
 }  // namespace slipstream::cuda
