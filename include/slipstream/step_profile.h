@@ -20,9 +20,11 @@ struct StepProfile {
     double flops = 0.0;
   };
 
-  // Wanted: the first so many steps of at least so many sequences.
+  // Wanted: so many steps of at least so many sequences, after some of these: in the first ones a
+  // GPU measures which algorithms are fast.
   int64_t most_steps = 0;
   int64_t least_seqs = 1;
+  int64_t skipped_steps = 0;
   // Filled when the engine closes.
   int64_t num_steps = 0;
   int64_t num_tokens = 0;    // of all steps

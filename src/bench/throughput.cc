@@ -181,7 +181,8 @@ Result<std::string> profile_throughput(const EngineOptions& engine_options,
   EngineOptions chosen = with_room(engine_options, options);
   const int64_t num_prompts = num_prompts_of(chosen, options);
   StepProfile profile{.most_steps = options.profile_steps,
-                      .least_seqs = std::min<int64_t>(num_prompts, chosen.max_num_seqs)};
+                      .least_seqs = std::min<int64_t>(num_prompts, chosen.max_num_seqs),
+                      .skipped_steps = options.profile_steps};
   chosen.profile = &profile;
   EndCounter counter;
   double read_gb_s = 0.0;
@@ -195,8 +196,9 @@ Result<std::string> profile_throughput(const EngineOptions& engine_options,
         run_once(*engine, counter, options, num_prompts, options.seed).status());
   }
   if (profile.ops.empty()) {
-    return bad_usage(str("--profile: no step with ", profile.least_seqs,
-                         " sequences computed a model; give longer answers or fewer sequences"));
+    return bad_usage(str("--profile: the model was not computed for more than ",
+                         profile.skipped_steps, " steps of ", profile.least_seqs,
+                         " sequences, which are left out; give longer answers or fewer steps"));
   }
   return profile_table(profile, read_gb_s);
 }

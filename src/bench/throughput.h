@@ -21,8 +21,8 @@ struct ThroughputOptions {
   int64_t profile_steps = 0;  // instead of measuring: what each op of so many full steps takes
 };
 
-// A table of `profile_steps` steps with as many sequences as run at once: op, calls and time a
-// step, GB/s and its share of the read rate measured here, TFLOP/s.
+// A table of `profile_steps` steps with as many sequences as run at once, after as many that are
+// left out: op, calls and time a step, GB/s and its share of the read rate measured here, TFLOP/s.
 Result<std::string> profile_throughput(const EngineOptions& engine_options,
                                        const ThroughputOptions& options);
 

@@ -245,7 +245,8 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::open(const EngineOptions& opti
 Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptions& resolved,
                                const ModelDescription& model, const KVGroupSpec& group) try {
   if (options.profile != nullptr) {
-    profile_.emplace(options.profile->most_steps, options.profile->least_seqs);
+    profile_.emplace(options.profile->most_steps, options.profile->least_seqs,
+                     options.profile->skipped_steps);
     profile_result_ = options.profile;
   }
   const Ops& ops = profile_ ? profile_->attach(*resolved.ops) : *resolved.ops;

@@ -128,8 +128,12 @@ const Ops& OpProfile::attach(const Ops& inner) {
 
 void OpProfile::begin_step(OpContext& ctx, const ForwardBatch& batch) {
   settle(ctx);
-  in_step_ = num_steps_ < most_steps_ && batch.num_seqs() >= least_seqs_;
-  if (!in_step_) return;
+  if (num_steps_ == most_steps_ || batch.num_seqs() < least_seqs_) return;
+  if (num_left_to_skip_ > 0) {
+    --num_left_to_skip_;
+    return;
+  }
+  in_step_ = true;
   ++num_steps_;
   num_tokens_ += batch.num_tokens();
   num_positions_ = 0;

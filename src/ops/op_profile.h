@@ -25,9 +25,9 @@ struct OpTime {
 
 class OpProfile {
  public:
-  // The first `most_steps` steps of at least `least_seqs` sequences.
-  OpProfile(int64_t most_steps, int64_t least_seqs)
-      : most_steps_(most_steps), least_seqs_(least_seqs) {}
+  // `most_steps` steps of at least `least_seqs` sequences, after `skipped_steps` such ones.
+  OpProfile(int64_t most_steps, int64_t least_seqs, int64_t skipped_steps)
+      : most_steps_(most_steps), least_seqs_(least_seqs), num_left_to_skip_(skipped_steps) {}
   OpProfile(const OpProfile&) = delete;
   OpProfile& operator=(const OpProfile&) = delete;
 
@@ -56,6 +56,7 @@ class OpProfile {
 
   const int64_t most_steps_;
   const int64_t least_seqs_;
+  int64_t num_left_to_skip_;
   const Ops* inner_ = nullptr;
   Ops table_;
   bool in_step_ = false;

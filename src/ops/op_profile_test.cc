@@ -39,11 +39,11 @@ class OpProfileTest : public testing::Test {
   TensorView y_ = TensorView::contiguous(out_.data(), DType::kF32, {2, 4});
 };
 
-TEST_F(OpProfileTest, CountsTheOpsOfTheFirstFullSteps) {
-  OpProfile profile(2, 3);
+TEST_F(OpProfileTest, CountsTheOpsOfFullStepsAfterTheFirst) {
+  OpProfile profile(2, 3, 1);
   const Ops& ops = profile.attach(ref_);
   ctx_.profile = &profile;
-  for (const int num_seqs : {1, 3, 2, 4, 5, 6}) step(ops, num_seqs);  // the second and the fourth
+  for (const int num_seqs : {1, 7, 3, 2, 4, 5, 6}) step(ops, num_seqs);  // those of 3 and of 4
   const std::vector<OpTime> times = profile.times(ctx_);
   EXPECT_EQ(profile.num_steps(), 2);
   EXPECT_EQ(profile.num_tokens(), 3 + 4);
@@ -59,7 +59,7 @@ TEST_F(OpProfileTest, CountsTheOpsOfTheFirstFullSteps) {
 TEST_F(OpProfileTest, ComputesWhatTheTableComputes) {
   step(ref_, 1);
   const std::vector<float> wanted = out_;
-  OpProfile profile(1, 1);
+  OpProfile profile(1, 1, 0);
   const Ops& ops = profile.attach(ref_);
   ctx_.profile = &profile;
   for (int i = 0; i < 2; ++i) {  // timed, and not

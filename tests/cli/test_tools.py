@@ -79,6 +79,33 @@ def test_bench_records_carry_their_fields(slipstream, stories, tmp_path, kind, f
     assert saved.read_text() == "{}\n" + result.out  # appended
 
 
+def test_bench_throughput_records_rates_and_host_time(slipstream, stories):
+    record = slipstream.run("bench", "throughput", "-m", stories, "--num-prompts", "6",
+                            "--input-len", "8", "--output-len", "20", "--repeats", "1",
+                            "--json").lines[-1]
+    assert record["kind"] == "throughput" and record["summary"] is True
+    assert record["output_tok_s"] == pytest.approx(6 * 20 / record["seconds"])
+    assert 0 < record["cpu_us_per_step"]["p50"] <= record["cpu_us_per_step"]["p99"]
+    assert "gpu_busy_fraction" not in record
+
+
+def test_bench_throughput_profile_says_what_each_op_takes(slipstream, stories):
+    flags = ("--num-prompts", "4", "--max-num-seqs", "4", "--input-len", "8", "--output-len", "40")
+    result = slipstream.run("bench", "throughput", "-m", stories, "--profile", "10", *flags)
+    assert result.code == 0, result.err
+    head, columns, *rows = result.out.splitlines()
+    assert head.startswith("10 steps of 4.0 tokens, ")
+    assert columns.split()[:3] == ["op", "calls", "us/step"]
+    layers = 5
+    calls = {row[:24].strip(): float(row[24:].split()[0]) for row in rows}
+    assert calls["attention"] == calls["silu_mul"] == layers
+    assert calls["add_rms_norm"] == 2 * layers and calls["linear 512x64"] == 1
+    shares = [float(row[24:].split()[2]) for row in rows]
+    assert shares == sorted(shares, reverse=True) and 50 < sum(shares) <= 100.5
+    result = slipstream.run("bench", "throughput", "-m", stories, "--profile", "100", *flags)
+    assert result.code == 2 and "--profile" in result.err and "longer answers" in result.err
+
+
 def test_bench_decode_divides_by_gaps_and_by_the_roof(slipstream, stories):
     record = slipstream.run("bench", "decode", "-m", stories, "--output-len", "32", "--repeats", "1",
                             "--json").lines[0]
