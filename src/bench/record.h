@@ -21,7 +21,7 @@ struct RecordHead {
   int repeats = 1;
   int cores_used = 0;
   const ModelInfo* model = nullptr;  // null: no model was involved
-  double bytes_per_token = 0.0;      // weights, and KV where decode reads it
+  double bytes_per_token = 0.0;      // weights, and KV where decode reads it; of one sequence
 };
 
 // The shared fields, `started_at` being now.

@@ -228,6 +228,11 @@ Result<Json> bench_throughput(const EngineOptions& engine_options, const Through
   head.repeats = options.repeats;
   head.cores_used = model.num_threads;
   head.model = &model;
+  // Of a token in the middle of its answer, alone.
+  head.bytes_per_token =
+      static_cast<double>(model.bytes_per_token) +
+      static_cast<double>(model.kv_bytes_per_token) *
+          (static_cast<double>(options.input_len) + static_cast<double>(options.output_len) / 2.0);
 
   ThroughputOptions short_run = options;
   short_run.output_len = std::min<int64_t>(options.output_len, 8);

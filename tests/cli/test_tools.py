@@ -87,6 +87,7 @@ def test_bench_throughput_records_rates_and_host_time(slipstream, stories):
     assert record["output_tok_s"] == pytest.approx(6 * 20 / record["seconds"])
     assert 0 < record["cpu_us_per_step"]["p50"] <= record["cpu_us_per_step"]["p99"]
     assert "gpu_busy_fraction" not in record
+    assert record["model"]["bytes_per_token"] > 100_000
 
 
 def test_bench_throughput_profile_says_what_each_op_takes(slipstream, stories):
