@@ -9,6 +9,7 @@ namespace {
 
 ForwardBatch batch_of(int num_seqs, int32_t context) {
   ForwardBatch batch;
+  batch.cu_seqlens_q = {0};
   for (int32_t seq = 0; seq < num_seqs; ++seq) {
     batch.token_ids.push_back(0);
     batch.cu_seqlens_q.push_back(seq + 1);
