@@ -29,10 +29,11 @@ struct EngineOptions {
   std::string kv_cache_dtype = "auto";  // CPU: f16 (auto), f32. GPU: bf16 (auto), fp8, fp8_e4m3
   std::string quantization = "auto";    // of weights while loading: auto (none), fp8 on a GPU
   double gpu_memory_utilization = 0.9;  // share of a GPU's free memory to take at start
-  bool skip_tokenizer_init = false;     // ids in, ids out
-  int64_t max_model_len = 0;            // tokens of one sequence; 0 = the model's own limit, as far
-                                        // as the KV memory allows
-  int32_t max_num_seqs = 16;            // sequences that run at once
+  bool deterministic = false;        // on a GPU too, tokens do not depend on the batch around them
+  bool skip_tokenizer_init = false;  // ids in, ids out
+  int64_t max_model_len = 0;         // tokens of one sequence; 0 = the model's own limit, as far
+                                     // as the KV memory allows
+  int32_t max_num_seqs = 16;         // sequences that run at once
   int64_t max_num_batched_tokens = 512;  // tokens of one step, prefill and decode together
   int64_t max_queued_requests = 4096;    // waiting requests; more are refused
   int64_t kv_cache_bytes = 0;            // 0 = enough for max_num_seqs, at most a quarter of memory

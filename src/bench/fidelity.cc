@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "base/strings.h"
-#include "bench/roof.h"
 #include "model/chunk_runner.h"
 #include "ops/ops.h"
 
@@ -54,9 +53,8 @@ std::span<const float> row_of(const TensorView& logits, int64_t row) {
 
 class FidelityCheckImpl : public FidelityCheck {
  public:
-  FidelityCheckImpl(std::unique_ptr<ChunkRunner> reference, std::unique_ptr<ChunkRunner> fast,
-                    const char* fast_name)
-      : reference_(std::move(reference)), fast_(std::move(fast)), fast_name_(fast_name) {}
+  FidelityCheckImpl(std::unique_ptr<ChunkRunner> reference, std::unique_ptr<ChunkRunner> fast)
+      : reference_(std::move(reference)), fast_(std::move(fast)) {}
 
   WindowFidelity compare_windows(const std::vector<std::vector<int32_t>>& windows,
                                  const Progress& progress) override {
@@ -97,8 +95,6 @@ class FidelityCheckImpl : public FidelityCheck {
     }
     return result;
   }
-
-  const char* fast_name() const override { return fast_name_; }
 
  private:
   void reset() {
@@ -172,7 +168,6 @@ class FidelityCheckImpl : public FidelityCheck {
 
   std::unique_ptr<ChunkRunner> reference_;
   std::unique_ptr<ChunkRunner> fast_;
-  const char* fast_name_;
 };
 
 }  // namespace
@@ -184,19 +179,19 @@ double WindowFidelity::perplexity_error() const {
 }
 
 Result<std::unique_ptr<FidelityCheck>> FidelityCheck::open(const FidelityOptions& options) {
-  SLIPSTREAM_ASSIGN_OR_RETURN(const Ops* fast_ops, find_cpu_ops(options.cpu_isa));
-  const Ops* reference_ops = cpu_ops(CpuIsa::kRef);
   ChunkRunnerOptions runner;
   runner.num_threads = options.num_threads;
   runner.max_tokens = kChunkTokens;
   runner.max_context = options.max_context;
   runner.kv_dtype = DType::kF32;
   SLIPSTREAM_ASSIGN_OR_RETURN(auto reference,
-                              ChunkRunner::open(options.model, *reference_ops, runner));
-  runner.kv_dtype = DType::kF16;
-  SLIPSTREAM_ASSIGN_OR_RETURN(auto fast, ChunkRunner::open(options.model, *fast_ops, runner));
+                              ChunkRunner::open(options.model, *cpu_ops(CpuIsa::kRef), runner));
+  runner.kv_dtype = options.kv_dtype;
+  runner.weight_dtype = options.weight_dtype;
+  runner.deterministic = options.deterministic;
+  SLIPSTREAM_ASSIGN_OR_RETURN(auto fast, ChunkRunner::open(options.model, *options.ops, runner));
   return std::unique_ptr<FidelityCheck>(
-      std::make_unique<FidelityCheckImpl>(std::move(reference), std::move(fast), fast_ops->name));
+      std::make_unique<FidelityCheckImpl>(std::move(reference), std::move(fast)));
 }
 
 }  // namespace slipstream

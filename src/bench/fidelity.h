@@ -1,4 +1,5 @@
-// Fidelity: how far the fast kernels with an f16 KV cache are from the reference loops in float32.
+// Fidelity: how far a backend's kernels, weights and KV cache are from the reference loops in
+// float32.
 //
 // Two copies of the model run side by side on the same tokens: teacher-forced on windows of a
 // text, and greedily from prompts. Uses the model layer directly; no engine is involved.
@@ -11,12 +12,17 @@
 #include <vector>
 
 #include "base/status.h"
+#include "ops/ops.h"
 
 namespace slipstream {
 
 struct FidelityOptions {
-  std::string model;             // path
-  std::string cpu_isa = "auto";  // of the fast copy
+  std::string model;  // path
+  // Of the fast copy.
+  const Ops* ops = nullptr;
+  DType kv_dtype = DType::kF16;
+  DType weight_dtype = DType::kBF16;  // of a GPU's matrices
+  bool deterministic = false;
   int num_threads = 1;
   int64_t max_context = 512;  // longest window or prompt with its answer
 };
@@ -63,7 +69,6 @@ class FidelityCheck {
                                          const Progress& progress) = 0;
   virtual GreedyFidelity compare_greedy(const std::vector<std::vector<int32_t>>& prompts,
                                         const GreedyOptions& options, const Progress& progress) = 0;
-  virtual const char* fast_name() const = 0;  // the instruction set in use
 };
 
 }  // namespace slipstream

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "base/json.h"
-#include "base/machine.h"
 #include "base/mmap_file.h"
 #include "base/strings.h"
 #include "bench/fidelity.h"
@@ -17,6 +16,7 @@
 #include "cli/line_io.h"
 #include "cli/model_path.h"
 #include "cli/shared_flags.h"
+#include "engine/engine_options.h"
 #include "text/tokenizer.h"
 
 namespace slipstream {
@@ -103,7 +103,8 @@ std::vector<Flag> CheckFidelityCommand::flags() {
   for (Flag& flag : engine_flags(shared_)) {
     const std::string& flag_name = flag.text.name;
     if (flag_name == "model" || flag_name == "device" || flag_name == "threads" ||
-        flag_name == "cpu-isa") {
+        flag_name == "cpu-isa" || flag_name == "quantization" || flag_name == "kv-cache-dtype" ||
+        flag_name == "deterministic") {
       flags.push_back(std::move(flag));
     }
   }
@@ -211,6 +212,8 @@ Result<int> CheckFidelityCommand::run() {
     return bad_usage("nothing to compare: give --file FILE, --greedy or --prompts FILE");
   }
   SLIPSTREAM_ASSIGN_OR_RETURN(const ModelPath model, resolve_model(shared_.model));
+  shared_.engine.model = model.path;
+  SLIPSTREAM_ASSIGN_OR_RETURN(const ResolvedOptions resolved, resolve_options(shared_.engine));
   SLIPSTREAM_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::load(model.path));
   std::vector<std::vector<int32_t>> windows, prompts;
   if (!file_.empty()) {
@@ -221,16 +224,18 @@ Result<int> CheckFidelityCommand::run() {
   }
   FidelityOptions options;
   options.model = model.path;
-  options.cpu_isa = shared_.engine.cpu_isa;
-  options.num_threads =
-      shared_.engine.num_threads > 0 ? shared_.engine.num_threads : available_cores();
+  options.ops = resolved.ops;
+  options.kv_dtype = resolved.kv_dtype;
+  options.weight_dtype = resolved.weight_dtype;
+  options.deterministic = shared_.engine.deterministic;
+  options.num_threads = resolved.num_threads;
   options.max_context = window_;
   for (const std::vector<int32_t>& prompt : prompts) {
     options.max_context =
         std::max(options.max_context, static_cast<int64_t>(prompt.size()) + max_tokens_);
   }
   SLIPSTREAM_ASSIGN_OR_RETURN(const auto check, FidelityCheck::open(options));
-  Json report{{"model", model.name}, {"fast", check->fast_name()}};
+  Json report{{"model", model.name}, {"fast", resolved.ops->name}};
   if (!windows.empty()) {
     report["windows"] = windows_json(check->compare_windows(windows, progress_of("window")));
   }

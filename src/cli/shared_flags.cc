@@ -84,7 +84,7 @@ std::vector<Flag> placement_flags(SharedOptions& o) {
                   [&o](double value) { o.engine.gpu_memory_utilization = value; }),
       switch_flag({"deterministic", "", "", "always on on the CPU",
                    "a request's tokens do not depend on other requests"},
-                  [] {}),
+                  [&o] { o.engine.deterministic = true; }),
   };
 }
 

@@ -82,8 +82,7 @@ TensorView GraphExecutor::forward(const ForwardBatch& batch) {
   check_batch(filled_, state_.spec, state_.workspace);
   const BatchView view = state_.ops->begin_step(state_.ctx, filled_);
   const auto key = static_cast<uint64_t>(view.num_seqs) << 40 |
-                   static_cast<uint64_t>(view.block_table_stride) << 8 |
-                   static_cast<uint64_t>(view.num_splits);
+                   static_cast<uint64_t>(view.block_table_stride) << 16 | view.plan_key;
   state_.ops->replay(state_.ctx, key, [&] {
     (void)slipstream::forward({.spec = state_.spec,
                                .weights = state_.weights,

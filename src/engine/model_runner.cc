@@ -262,6 +262,7 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
   OpContext ctx;
   ctx.pool = pool_.get();
   ctx.weight_dtype = resolved.weight_dtype;
+  ctx.deterministic = options.deterministic;
   ctx.cache_folder = options.cache_folder;
   ctx.profile = profile_ ? &*profile_ : nullptr;
   SLIPSTREAM_RETURN_IF_ERROR(

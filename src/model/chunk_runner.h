@@ -26,6 +26,7 @@ struct ChunkRunnerOptions {
   int64_t max_context = 512;
   DType kv_dtype = DType::kF32;
   DType weight_dtype = DType::kBF16;  // of a GPU's matrices: bf16 or fp8_e4m3
+  bool deterministic = false;         // see OpContext
 };
 
 // The next tokens of one sequence.

@@ -1,11 +1,13 @@
 // The GPU's forward pass against the CPU's, on random models of real shapes. Skipped without a GPU.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
 
 #include "base/random.h"
+#include "base/strings.h"
 #include "loader/hf_config.h"
 #include "model/chunk_runner.h"
 #include "model/families/families.h"
@@ -27,15 +29,26 @@ constexpr const char* kQwen3 = R"({"architectures":["Qwen3ForCausalLM"],"model_t
   "rope_theta":1000000.0,"max_position_embeddings":2048,"tie_word_embeddings":true,
   "hidden_act":"silu","attention_bias":false})";
 
+// A llama of two layers with 8 heads of `head_dim`, 4 of them for K and V.
+std::string llama_with_heads_of(int head_dim) {
+  return str(R"({"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_size":512,
+  "head_dim":)",
+             head_dim, R"(,"intermediate_size":1024,"num_hidden_layers":2,"num_attention_heads":8,
+  "num_key_value_heads":4,"vocab_size":4096,"rms_norm_eps":1e-5,"rope_theta":10000.0,
+  "max_position_embeddings":2048,"tie_word_embeddings":false,"hidden_act":"silu"})");
+}
+
 struct Case {
-  const char* name;
-  const char* config;
+  std::string name;
+  std::string config;
   DType kv_dtype;
   DType weight_dtype;
   // |difference| / |CPU's logits|, root mean square. Random weights have no outliers to hide errors
   // behind: 8-bit products are off by 4 % each, and the errors of 28 of them add up.
   double tolerance;
 };
+
+constexpr int kNumSeqs = 64;
 
 class DeviceForward : public testing::TestWithParam<Case> {
  protected:
@@ -44,18 +57,20 @@ class DeviceForward : public testing::TestWithParam<Case> {
     cuda_ = cuda_ops(&why);
     if (cuda_ == nullptr) GTEST_SKIP() << why;
   }
-  std::unique_ptr<ChunkRunner> open(const Ops& ops, DType kv_dtype) const {
+  std::unique_ptr<ChunkRunner> open(const Ops& ops, DType kv_dtype,
+                                    bool deterministic = false) const {
     const auto config = HfConfig::from_text(GetParam().config, "", "config");
     EXPECT_TRUE(config.ok());
     const auto model = describe_config(config.value());
     EXPECT_TRUE(model.ok());
     auto runner = ChunkRunner::random(model.value(), QuantType::kBF16, 3, ops,
                                       {.num_threads = 2,
-                                       .num_seqs = 3,
+                                       .num_seqs = kNumSeqs,
                                        .max_tokens = 512,
-                                       .max_context = 1024,
+                                       .max_context = 1536,
                                        .kv_dtype = kv_dtype,
-                                       .weight_dtype = GetParam().weight_dtype});
+                                       .weight_dtype = GetParam().weight_dtype,
+                                       .deterministic = deterministic});
     EXPECT_TRUE(runner.ok()) << runner.status().message();
     return runner.ok() ? std::move(runner).value() : nullptr;
   }
@@ -78,14 +93,25 @@ double relative_error(TensorView want, TensorView got) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, DeviceForward,
-    testing::Values(Case{"llama", kLlama, DType::kBF16, DType::kBF16, 0.03},
-                    Case{"qwen2", kQwen2, DType::kBF16, DType::kBF16, 0.03},
-                    Case{"qwen3", kQwen3, DType::kBF16, DType::kBF16, 0.03},
-                    Case{"llama_fp8_kv", kLlama, DType::kF8E4M3, DType::kBF16, 0.15},
-                    Case{"qwen3_fp8_kv", kQwen3, DType::kF8E4M3, DType::kBF16, 0.15},
-                    Case{"llama_fp8", kLlama, DType::kBF16, DType::kF8E4M3, 0.25},
-                    Case{"qwen2_fp8", kQwen2, DType::kBF16, DType::kF8E4M3, 0.25},
-                    Case{"qwen3_fp8", kQwen3, DType::kF8E4M3, DType::kF8E4M3, 0.25}),
+    testing::Values(
+        Case{"llama", kLlama, DType::kBF16, DType::kBF16, 0.03},
+        Case{"qwen2", kQwen2, DType::kBF16, DType::kBF16, 0.03},
+        Case{"qwen3", kQwen3, DType::kBF16, DType::kBF16, 0.03},
+        Case{"heads_of_16", llama_with_heads_of(16), DType::kBF16, DType::kBF16, 0.03},
+        Case{"heads_of_32", llama_with_heads_of(32), DType::kBF16, DType::kBF16, 0.03},
+        Case{"heads_of_80", llama_with_heads_of(80), DType::kBF16, DType::kBF16, 0.03},
+        Case{"heads_of_96", llama_with_heads_of(96), DType::kBF16, DType::kBF16, 0.03},
+        Case{"heads_of_256", llama_with_heads_of(256), DType::kBF16, DType::kBF16, 0.03},
+        Case{"heads_of_16_fp8_kv", llama_with_heads_of(16), DType::kF8E4M3, DType::kBF16, 0.15},
+        Case{"heads_of_32_fp8_kv", llama_with_heads_of(32), DType::kF8E4M3, DType::kBF16, 0.15},
+        Case{"heads_of_80_fp8_kv", llama_with_heads_of(80), DType::kF8E4M3, DType::kBF16, 0.15},
+        Case{"heads_of_96_fp8_kv", llama_with_heads_of(96), DType::kF8E4M3, DType::kBF16, 0.15},
+        Case{"heads_of_256_fp8_kv", llama_with_heads_of(256), DType::kF8E4M3, DType::kBF16, 0.15},
+        Case{"llama_fp8_kv", kLlama, DType::kF8E4M3, DType::kBF16, 0.15},
+        Case{"qwen3_fp8_kv", kQwen3, DType::kF8E4M3, DType::kBF16, 0.15},
+        Case{"llama_fp8", kLlama, DType::kBF16, DType::kF8E4M3, 0.25},
+        Case{"qwen2_fp8", kQwen2, DType::kBF16, DType::kF8E4M3, 0.25},
+        Case{"qwen3_fp8", kQwen3, DType::kF8E4M3, DType::kF8E4M3, 0.25}),
     [](const auto& each) { return each.param.name; });
 
 TEST_P(DeviceForward, AgreesWithTheCpuThroughPrefillDecodeAndMixedSteps) {
@@ -109,6 +135,57 @@ TEST_P(DeviceForward, AgreesWithTheCpuThroughPrefillDecodeAndMixedSteps) {
     const TensorView got = device->run(step);
     ASSERT_EQ(got.dim(0), want.dim(0));
     EXPECT_LE(relative_error(want, got), GetParam().tolerance);
+  }
+}
+
+// What --deterministic promises: a token's logits are the same bits alone and among others, in one
+// chunk, in many, and decoded one by one; across the length at which attention splits contexts.
+TEST_P(DeviceForward, DeterministicLogitsKnowNeitherBatchNorChunks) {
+  const auto device = open(*cuda_, GetParam().kv_dtype, /*deterministic=*/true);
+  ASSERT_TRUE(device != nullptr);
+  constexpr size_t kLength = 1100;
+  SplitMix64 random(7);
+  std::vector<int32_t> ids(kLength);
+  for (int32_t& token : ids) token = static_cast<int32_t>(random.below(4000));
+  const auto piece = [&](size_t begin, size_t count) {
+    return std::vector<int32_t>(ids.begin() + static_cast<int64_t>(begin),
+                                ids.begin() + static_cast<int64_t>(begin + count));
+  };
+  const auto row_of = [](TensorView logits, int64_t row) {
+    return std::vector<float>(logits.f32_row(row), logits.f32_row(row) + logits.dim(1));
+  };
+  // Sequence 0 in steps of 500 alone; the last 40 tokens are compared.
+  constexpr size_t kFirst = kLength - 40;
+  std::vector<std::vector<float>> want;
+  for (size_t begin = 0; begin < kLength; begin += 500) {
+    const size_t count = std::min<size_t>(500, kLength - begin);
+    const TensorView logits = device->run(0, piece(begin, count));
+    for (size_t i = begin; i < begin + count; ++i) {
+      if (i >= kFirst) want.push_back(row_of(logits, static_cast<int64_t>(i - begin)));
+    }
+  }
+  // Sequence 5 in chunks of many sizes, then one by one, among 63 neighbours that decode.
+  for (size_t begin = 0; begin < kFirst;) {
+    const size_t count = std::min<size_t>({1 + random.below(300), kFirst - begin});
+    std::vector<Chunk> step;
+    for (int seq = 1; seq < kNumSeqs; ++seq) {
+      if (seq == 5) {
+        step.push_back({seq, piece(begin, count)});
+      } else {
+        step.push_back({seq, piece(random.below(500), 1 + random.below(3))});
+      }
+    }
+    (void)device->run(step);
+    begin += count;
+  }
+  for (size_t i = kFirst; i < kLength; ++i) {
+    std::vector<Chunk> step;
+    const int last_seq = static_cast<int>(6 + random.below(kNumSeqs - 6));
+    for (int seq = 5; seq <= last_seq; ++seq) {
+      step.push_back({seq, seq == 5 ? piece(i, 1) : piece(random.below(1000), 1)});
+    }
+    const TensorView logits = device->run(step);
+    ASSERT_EQ(row_of(logits, 0), want[i - kFirst]) << "token " << i;
   }
 }
 

@@ -163,24 +163,34 @@ void summarize(const Slots& slots, const DecoderSpec& spec, DecoderWeights& weig
   weights.format = quant_format(most->first).name;
 }
 
-// A matrix of values in (-1, 1) * sqrt(3 / cols), so that activations keep their size. Every row
-// has a generator of its own: the result does not depend on threads.
-Buffer random_matrix(const QuantFormat& format, int64_t rows, int64_t cols, uint64_t seed,
-                     ThreadPool& pool) {
-  const int64_t num_blocks = cols / format.block_elements;
+// See RandomMatrix.
+Buffer random_values(const RandomMatrix& matrix, const QuantFormat& format, ThreadPool& pool) {
+  const int64_t num_blocks = matrix.cols / format.block_elements;
   const int64_t row_bytes = num_blocks * format.block_bytes;
-  const auto scale = static_cast<float>(std::sqrt(3.0 / static_cast<double>(cols)));
-  Buffer buffer(static_cast<size_t>(rows * row_bytes));
-  pool.run(rows, [&](int64_t row, int) {
-    SplitMix64 random(seed + static_cast<uint64_t>(row) * 0x9E3779B97F4A7C15u);
+  const float limit = matrix.limit();
+  Buffer buffer(static_cast<size_t>(matrix.rows * row_bytes));
+  pool.run(matrix.rows, [&](int64_t row, int) {
+    SplitMix64 random(SplitMix64(matrix.seed + static_cast<uint64_t>(row)).next());
     std::vector<float> values(static_cast<size_t>(format.block_elements));
     std::byte* block = buffer.as<std::byte>() + row * row_bytes;
     for (int64_t i = 0; i < num_blocks; ++i, block += format.block_bytes) {
-      for (float& value : values) value = random.symmetric() * scale;
+      for (float& value : values) value = random.symmetric() * limit;
       format.quantize_block(values.data(), block);
     }
   });
   return buffer;
+}
+
+Result<Weight> random_weight(const RandomMatrix& matrix, WeightRole role, const QuantFormat& wanted,
+                             const Ops& ops, OpContext& ctx) {
+  if (ops.pack_random != nullptr && wanted.type == QuantType::kBF16) {
+    return ops.pack_random(ctx, matrix, role);
+  }
+  // As GGUF files do, F16 where a row is no whole number of blocks.
+  const bool fits = matrix.cols % wanted.block_elements == 0;
+  const QuantFormat& format = fits ? wanted : quant_format(QuantType::kF16);
+  const Buffer values = random_values(matrix, format, *ctx.pool);
+  return ops.pack(ctx, {values.as<std::byte>(), format.type, matrix.rows, matrix.cols}, role);
 }
 
 }  // namespace
@@ -255,13 +265,8 @@ Result<DecoderWeights> dummy_weights(const DecoderSpec& spec, QuantType type, ui
     *slot.values = FloatVector(ones, *ops.memory);
   }
   for (const MatrixSlot& slot : slots.matrices) {
-    // As GGUF files do, F16 where a row is no whole number of blocks.
-    const bool fits = slot.cols % wanted.block_elements == 0;
-    const QuantFormat& format = fits ? wanted : quant_format(QuantType::kF16);
-    const uint64_t matrix_seed = SplitMix64(seed++).next();
-    const Buffer values = random_matrix(format, slot.rows, slot.cols, matrix_seed, *ctx.pool);
-    const SourceMatrix source{values.as<std::byte>(), format.type, slot.rows, slot.cols};
-    SLIPSTREAM_ASSIGN_OR_RETURN(*slot.weight, ops.pack(ctx, source, slot.role));
+    const RandomMatrix matrix{slot.rows, slot.cols, SplitMix64(seed++).next()};
+    SLIPSTREAM_ASSIGN_OR_RETURN(*slot.weight, random_weight(matrix, slot.role, wanted, ops, ctx));
     if (slot.weight->owner == nullptr) {
       return failed(str("backend ", ops.name, " borrows weights; random ones have no file"));
     }

@@ -40,7 +40,7 @@ struct BatchView {
   int64_t block_table_stride = 0;
   const int32_t* logit_rows = nullptr;  // [R]
   const void* plan = nullptr;           // a backend's own: how it splits this step's attention
-  int num_splits = 1;                   // of it: the most parts of one sequence's context
+  uint32_t plan_key = 0;                // of it, below 2^16: equal where the same launches serve
 };
 
 inline BatchView host_view(const ForwardBatch& batch) {

@@ -8,6 +8,7 @@
 // order and DeviceMemory::copy_out waits for them.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -39,7 +40,9 @@ struct OpContext {
   ThreadPool* pool = nullptr;
   Buffer scratch;  // of Ops::open; contents are meaningless between ops
   std::shared_ptr<void> device_state = nullptr;  // a backend's own: streams, handles
-  DType weight_dtype = DType::kBF16;   // CUDA: what kLinear matrices are packed as, or fp8_e4m3
+  DType weight_dtype = DType::kBF16;  // CUDA: what kLinear matrices are packed as, or fp8_e4m3
+  // A row's result depends on neither its batch nor how its sequence is cut; always so on the CPU.
+  bool deterministic = false;
   class OpProfile* profile = nullptr;  // of the table that ops/op_profile.h makes
   std::string cache_folder = {};       // where to keep what was measured; empty: nowhere
   // The chunk that Ops::pack is filling with small matrices, so that they share huge pages; every
@@ -128,6 +131,16 @@ using ByteRange = std::span<const std::byte>;
 // What a matrix is for: a backend may store the vocabulary's matrices in another format.
 enum class WeightRole : uint8_t { kLinear, kVocabulary };
 
+// Values uniform in [-limit, limit), so that activations keep their size. Value i of row r is the
+// i-th symmetric() of SplitMix64 seeded with the first number of SplitMix64(seed + r), times limit:
+// every row has a generator of its own, so that rows can be made in any order.
+struct RandomMatrix {
+  int64_t rows = 0;
+  int64_t cols = 0;
+  uint64_t seed = 0;
+  float limit() const { return static_cast<float>(std::sqrt(3.0 / static_cast<double>(cols))); }
+};
+
 // What a record of a measurement says of the device; empty on the CPU.
 struct DeviceDescription {
   std::string name;    // "NVIDIA H200"
@@ -148,6 +161,10 @@ struct Ops {
 
   // The matrix in the layout this backend streams. Takes a copy unless the layout is the file's.
   Result<Weight> (*pack)(OpContext& ctx, const SourceMatrix& source, WeightRole role) = nullptr;
+
+  // pack() of a BF16 matrix of random values. Null: the host makes them.
+  Result<Weight> (*pack_random)(OpContext& ctx, const RandomMatrix& matrix,
+                                WeightRole role) = nullptr;
 
   // The dtype in which `linear` wants its input for this weight.
   DType (*linear_input)(const Weight& weight) = nullptr;

@@ -26,7 +26,9 @@ class CublasLt {
  public:
   // Looks beside the binary, where the loader looks, and in CUDA's usual places. `cache_folder`
   // keeps what is measured, for this GPU, driver and library; empty: nothing is kept.
-  static Result<std::unique_ptr<CublasLt>> open(const std::string& cache_folder);
+  // `deterministic`: a row of y is the same for every M.
+  static Result<std::unique_ptr<CublasLt>> open(const std::string& cache_folder,
+                                                bool deterministic);
   virtual ~CublasLt() = default;
   // y = x w^T. The first time that a shape comes, its algorithm is chosen: where the library offers
   // several, by measuring them with these operands, so `stream` must not be recording then.

@@ -45,6 +45,7 @@ struct Api {
   decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set = nullptr;
   decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic = nullptr;
   decltype(&cublasLtMatmulAlgoConfigSetAttribute) algo_set = nullptr;
+  decltype(&cublasLtMatmulAlgoConfigGetAttribute) algo_get = nullptr;
   decltype(&cublasLtMatmulAlgoCheck) algo_check = nullptr;
   decltype(&cublasLtMatmul) matmul = nullptr;
 };
@@ -69,6 +70,7 @@ bool find_all(void* library, Api& api) {
          find(library, "cublasLtMatmulPreferenceSetAttribute", api.preference_set) &&
          find(library, "cublasLtMatmulAlgoGetHeuristic", api.heuristic) &&
          find(library, "cublasLtMatmulAlgoConfigSetAttribute", api.algo_set) &&
+         find(library, "cublasLtMatmulAlgoConfigGetAttribute", api.algo_get) &&
          find(library, "cublasLtMatmulAlgoCheck", api.algo_check) &&
          find(library, "cublasLtMatmul", api.matmul);
 }
@@ -120,8 +122,13 @@ class CallTimer {
 
 class CublasLtImpl final : public CublasLt {
  public:
-  CublasLtImpl(const Api& api, cublasLtHandle_t handle, void* workspace, std::string choices_path)
-      : api_(api), handle_(handle), workspace_(workspace), choices_(std::move(choices_path)) {}
+  CublasLtImpl(const Api& api, cublasLtHandle_t handle, void* workspace, std::string choices_path,
+               bool deterministic)
+      : api_(api),
+        handle_(handle),
+        workspace_(workspace),
+        choices_(std::move(choices_path)),
+        deterministic_(deterministic) {}
   ~CublasLtImpl() override {
     for (auto& [shape, plan] : plans_) destroy(plan);
     cudaFree(workspace_);
@@ -229,12 +236,9 @@ class CublasLtImpl final : public CublasLt {
       for (const uint16_t cluster : {CUBLASLT_CLUSTER_SHAPE_1x1x1, CUBLASLT_CLUSTER_SHAPE_2x1x1,
                                      CUBLASLT_CLUSTER_SHAPE_4x1x1, CUBLASLT_CLUSTER_SHAPE_1x2x1}) {
         cublasLtMatmulAlgo_t algo = offered;
-        cublasLtMatmulHeuristicResult_t result{};
         const bool ok = set(algo, CUBLASLT_ALGO_CONFIG_TILE_ID, tile) &&
                         set(algo, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, cluster) &&
-                        api_.algo_check(handle_, plan.desc, plan.w, plan.x, plan.y, plan.y, &algo,
-                                        &result) == CUBLAS_STATUS_SUCCESS &&
-                        result.workspaceSize <= kWorkspaceBytes;
+                        can_run(plan, algo);
         if (ok) algos.push_back(algo);
       }
     }
@@ -256,16 +260,55 @@ class CublasLtImpl final : public CublasLt {
     return *best;
   }
 
+  bool can_run(const Plan& plan, const cublasLtMatmulAlgo_t& algo) const {
+    cublasLtMatmulHeuristicResult_t result{};
+    return api_.algo_check(handle_, plan.desc, plan.w, plan.x, plan.y, plan.y, &algo, &result) ==
+               CUBLAS_STATUS_SUCCESS &&
+           result.workspaceSize <= kWorkspaceBytes;
+  }
+
+  // Whether a row's sums are added up in one piece: shares of K would be cut by what M leaves free.
+  bool sums_in_one_piece(const cublasLtMatmulAlgo_t& algo) const {
+    int32_t num_shares = 0;
+    uint32_t reduction = 0;
+    size_t written = 0;
+    return api_.algo_get(&algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &num_shares, sizeof(num_shares),
+                         &written) == CUBLAS_STATUS_SUCCESS &&
+           api_.algo_get(&algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &reduction,
+                         sizeof(reduction), &written) == CUBLAS_STATUS_SUCCESS &&
+           num_shares <= 1 && reduction == CUBLASLT_REDUCTION_SCHEME_NONE;
+  }
+
+  // The algorithms of a matrix that serve every number of tokens: those for kFixedTokens.
+  std::vector<cublasLtMatmulAlgo_t> fixed_algorithms(GemmShape shape,
+                                                     const GemmOperands& operands) {
+    constexpr int64_t kFixedTokens = 128;
+    shape.num_tokens = kFixedTokens;
+    const auto found = fixed_.find(shape);
+    if (found != fixed_.end()) return found->second;
+    Plan plan;
+    std::vector<cublasLtMatmulAlgo_t> algos;
+    if (describe(shape, operands, plan)) algos = candidates(plan);
+    destroy(plan);
+    std::erase_if(algos, [&](const auto& algo) { return !sums_in_one_piece(algo); });
+    return fixed_.emplace(shape, algos).first->second;
+  }
+
   Result<Plan> make_plan(const GemmShape& shape, const GemmOperands& operands,
                          cudaStream_t stream) {
     Plan plan;
     const bool described = describe(shape, operands, plan);
     std::vector<cublasLtMatmulAlgo_t> algos;
-    if (described) algos = candidates(plan);
-    if (algos.empty()) {
+    if (described) algos = deterministic_ ? fixed_algorithms(shape, operands) : candidates(plan);
+    if (algos.empty() || (deterministic_ && !can_run(plan, algos.front()))) {
       destroy(plan);
-      return failed(str("cuBLASLt has no algorithm for M=", shape.num_tokens, " N=", shape.num_rows,
+      return failed(str("cuBLASLt has no ", deterministic_ ? "deterministic " : "",
+                        "algorithm for M=", shape.num_tokens, " N=", shape.num_rows,
                         " K=", shape.num_cols, " in ", dtype_name(shape.input)));
+    }
+    if (deterministic_) {
+      plan.algo = algos.front();
+      return plan;
     }
     plan.algo = algos.front();
     if (algos.size() == 1 && shape.num_tokens <= kMostTileTokens) add_tiles(plan, algos);
@@ -306,6 +349,8 @@ class CublasLtImpl final : public CublasLt {
   cublasLtHandle_t handle_;
   void* workspace_;
   GemmChoices choices_;
+  bool deterministic_;
+  std::unordered_map<GemmShape, std::vector<cublasLtMatmulAlgo_t>, GemmShapeHash> fixed_;
   std::unordered_map<GemmShape, Plan, GemmShapeHash> plans_;
 };
 
@@ -319,7 +364,8 @@ std::string choices_path(const std::string& cache_folder, size_t version) {
 
 }  // namespace
 
-Result<std::unique_ptr<CublasLt>> CublasLt::open(const std::string& cache_folder) {
+Result<std::unique_ptr<CublasLt>> CublasLt::open(const std::string& cache_folder,
+                                                 bool deterministic) {
   void* library = nullptr;
   for (const char* place : kPlaces) {
     library = dlopen(place, RTLD_NOW | RTLD_LOCAL);
@@ -346,7 +392,8 @@ Result<std::unique_ptr<CublasLt>> CublasLt::open(const std::string& cache_folder
   log_info("cuda", "cublaslt=", info.dli_fname != nullptr ? info.dli_fname : "?",
            " version=", version);
   return std::unique_ptr<CublasLt>(std::make_unique<CublasLtImpl>(
-      api, handle, workspace, cache_folder.empty() ? "" : choices_path(cache_folder, version)));
+      api, handle, workspace, cache_folder.empty() ? "" : choices_path(cache_folder, version),
+      deterministic));
 }
 
 }  // namespace slipstream::cuda

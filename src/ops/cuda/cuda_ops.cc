@@ -4,18 +4,15 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <cmath>
-#include <new>
 #include <string>
 #include <vector>
 
 #include "base/check.h"
 #include "base/strings.h"
-#include "core/e4m3.h"
-#include "core/half.h"
 #include "ops/cuda/attention/decode_paged.h"
 #include "ops/cuda/device_state.h"
 #include "ops/cuda/linear/skinny.h"
+#include "ops/cuda/pack.h"
 #include "ops/cuda/qkv.h"
 #include "ops/cuda/rowwise.h"
 #include "ops/ops.h"
@@ -23,93 +20,11 @@
 namespace slipstream {
 namespace {
 
-using cuda::align;
 using cuda::check;
 using cuda::device_memory;
 using cuda::DeviceState;
-using cuda::kSplitLen;
 using cuda::state_of;
 using cuda::StepPlan;
-
-// Matrices packed one after the other lie one after the other, so that those that share an input
-// (q, k, v; gate, up) are one matrix to the GEMM.
-constexpr size_t kChunkBytes = size_t{2} << 30;
-
-constexpr size_t kScaleChunkBytes = 4u << 20;
-
-std::byte* take(std::shared_ptr<Buffer>& chunk, size_t& used, size_t bytes, size_t chunk_bytes) {
-  if (chunk == nullptr || used + bytes > chunk->bytes()) {
-    chunk = std::make_shared<Buffer>(std::max(bytes, chunk_bytes), device_memory());
-    used = 0;
-  }
-  std::byte* const data = chunk->as<std::byte>() + used;
-  used += align(bytes);
-  return data;
-}
-
-// bf16 rows, rounded to nearest; and E4M3 rows with the scale that each row's largest value needs.
-void round_row(const std::vector<float>& values, uint16_t* out) {
-  for (size_t i = 0; i < values.size(); ++i) out[i] = f32_to_bf16(values[i]);
-}
-float quantize_row(const std::vector<float>& values, uint8_t* out) {
-  float largest = 0.0f;
-  for (const float value : values) largest = std::max(largest, std::fabs(value));
-  const float scale = largest > 0.0f ? largest / 448.0f : 1.0f;
-  for (size_t i = 0; i < values.size(); ++i) out[i] = f32_to_e4m3(values[i] / scale);
-  return scale;
-}
-
-Result<Weight> pack(OpContext& ctx, const SourceMatrix& source, WeightRole role) {
-  Weight weight;
-  weight.type = source.type;
-  weight.layout = WeightLayout::kRows;
-  weight.rows = source.rows;
-  weight.cols = source.cols;
-  weight.dtype = role == WeightRole::kVocabulary ? DType::kBF16 : ctx.weight_dtype;
-  if (source.cols % 16 != 0) {
-    return does_not_fit(str(
-        "the GPU's kernels need rows of a multiple of 16 values; this matrix has ", source.cols));
-  }
-  if (weight.dtype == DType::kF8E4M3 && source.rows % 16 != 0) {
-    return does_not_fit(
-        str("--quantization fp8: matrices need a multiple of 16 rows; this one has ", source.rows));
-  }
-  const auto element_bytes = static_cast<int64_t>(dtype_bytes(weight.dtype));
-  weight.payload_bytes = source.rows * source.cols * element_bytes;
-  const auto cols = static_cast<size_t>(source.cols);
-  std::vector<std::byte> packed(static_cast<size_t>(weight.payload_bytes));
-  std::vector<float> scales(static_cast<size_t>(source.rows));
-  ctx.pool->run(source.rows, [&](int64_t row, int) {
-    std::vector<float> values(cols);
-    dequantize_row(source, row, values.data());
-    std::byte* const out = packed.data() + row * source.cols * element_bytes;
-    if (weight.dtype == DType::kF8E4M3) {
-      scales[static_cast<size_t>(row)] = quantize_row(values, reinterpret_cast<uint8_t*>(out));
-    } else {
-      round_row(values, reinterpret_cast<uint16_t*>(out));
-    }
-  });
-  try {
-    std::byte* const data =
-        take(ctx.weight_chunk, ctx.weight_chunk_used, packed.size(), kChunkBytes);
-    device_memory().copy_in(data, packed.data(), packed.size());
-    weight.payload = data;
-    weight.owner = ctx.weight_chunk;
-    if (weight.dtype == DType::kF8E4M3) {
-      DeviceState& state = state_of(ctx);
-      const size_t bytes = scales.size() * sizeof(float);
-      std::byte* const at =
-          take(state.scale_chunk, state.scale_chunk_used, bytes, kScaleChunkBytes);
-      device_memory().copy_in(at, scales.data(), bytes);
-      weight.row_scales = reinterpret_cast<const float*>(at);
-      weight.scales_owner = state.scale_chunk;
-    }
-  } catch (const std::bad_alloc&) {
-    return does_not_fit(str("the weights need ", packed.size(), " more bytes and the GPU has ",
-                            device_memory().free_bytes(), " left"));
-  }
-  return weight;
-}
 
 DType linear_input(const Weight& weight) { return weight.dtype; }
 
@@ -190,7 +105,7 @@ void gemm(OpContext& ctx, const Activations& x, const LinearPart& part, int64_t 
   // Below this many tokens reading the weights is all that counts, and the own kernel is faster:
   // 8 tokens through a layer of 218 MB took it 102 us and cuBLASLt 114 (1 x H200).
   constexpr int64_t kSkinnyTokens = 16;
-  if (weight.dtype == DType::kF8E4M3 && x.values.dim(0) <= kSkinnyTokens &&
+  if (!state.deterministic && weight.dtype == DType::kF8E4M3 && x.values.dim(0) <= kSkinnyTokens &&
       part.y.dtype == DType::kBF16 && weight.cols % 128 == 0 && num_rows % 16 == 0) {
     check(cuda::skinny_e4m3({.x = x.values.data,
                              .w = weight.payload,
@@ -286,8 +201,6 @@ cuda::PagedAttentionArgs paged(const AttentionArgs& args) {
           .kv_type = kv_type(args.kv.dtype),
           .block_table = batch.block_table,
           .block_table_stride = batch.block_table_stride,
-          .cu_seqlens_q = batch.cu_seqlens_q,
-          .seq_lens = batch.seq_lens,
           .num_heads = static_cast<int>(args.q.dim(1)),
           .num_kv_heads = args.kv.num_kv_heads,
           .head_dim = args.kv.head_dim,
@@ -298,30 +211,36 @@ cuda::PagedAttentionArgs paged(const AttentionArgs& args) {
 
 void decode(DeviceState& state, const AttentionArgs& args, const StepPlan& plan) {
   cuda::DecodeAttentionArgs decode{paged(args)};
-  decode.seq_ids = plan.decode_seqs;
-  decode.num_seqs = plan.num_decodes;
-  decode.split_len = kSplitLen;
-  decode.max_splits = args.batch.num_splits;
+  decode.split_len = static_cast<int>(plan.split_len);
+  decode.max_splits = plan.num_splits;
   decode.partials = state.partials.as<float>();
-  const int64_t floats_per_seq =
-      int64_t{decode.num_heads} * decode.max_splits * (decode.head_dim + 1);
-  if (decode.max_splits > 1 && plan.num_decodes * floats_per_seq > state.partials_floats) {
-    decode.max_splits = 1;  // so many sequences fill the GPU without being split
-    decode.split_len = static_cast<int>((state.limits.max_context + 63) / 64 * 64);
+  // Where parts may not be longer than one length, many queries of long contexts take turns.
+  constexpr int64_t kMostQueries = 65535;  // of a grid
+  int64_t at_once = std::min<int64_t>(plan.num_queries, kMostQueries);
+  if (decode.max_splits > 1) {
+    const int64_t floats_per_query =
+        int64_t{decode.num_heads} * decode.max_splits * (decode.head_dim + 1);
+    at_once = std::min(at_once, state.partials_floats / floats_per_query);
   }
-  check(cuda::decode_attention(decode, state.stream), "attention (decode)");
+  for (int64_t first = 0; first < plan.num_queries; first += at_once) {
+    decode.queries = plan.queries + first;
+    decode.num_queries = static_cast<int>(std::min(at_once, plan.num_queries - first));
+    check(cuda::decode_attention(decode, state.stream), "attention (decode)");
+  }
 }
 
 void attention(OpContext& ctx, const AttentionArgs& args) {
   DeviceState& state = state_of(ctx);
   const auto& plan = *static_cast<const StepPlan*>(args.batch.plan);
-  if (plan.num_decodes > 0) decode(state, args, plan);
+  if (plan.num_queries > 0) decode(state, args, plan);
   if (plan.num_tiles == 0) return;
   SLIPSTREAM_CHECK(args.q.dim(1) / args.kv.num_kv_heads == state.limits.heads_per_kv_head,
                    "the step's tiles are cut for this many heads");
   cuda::PrefillAttentionArgs prefill{paged(args)};
   prefill.tiles = plan.tiles;
   prefill.num_tiles = plan.num_tiles;
+  prefill.cu_seqlens_q = args.batch.cu_seqlens_q;
+  prefill.seq_lens = args.batch.seq_lens;
   check(cuda::prefill_attention(prefill, state.stream), "attention (prefill)");
 }
 
@@ -395,7 +314,8 @@ const Ops* cuda_ops(std::string* why) {
       .activation_dtype = DType::kBF16,
       .describe = cuda::describe,
       .open = cuda::open,
-      .pack = pack,
+      .pack = cuda::pack,
+      .pack_random = cuda::pack_random,
       .linear_input = linear_input,
       .begin_step = cuda::begin_step,
       .embed = embed,

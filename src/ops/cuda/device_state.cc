@@ -1,6 +1,7 @@
 #include "ops/cuda/device_state.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <fstream>
 #include <new>
@@ -61,8 +62,9 @@ size_t batch_bytes(const OpLimits& limits) {
   const auto tokens = static_cast<size_t>(limits.max_tokens);
   const auto blocks = static_cast<size_t>(limits.max_context / 16 + 1);
   const auto seqs = static_cast<size_t>(limits.max_seqs);
-  return align(tokens * 4) * 4 + align(tokens * 8) + align((seqs + 1) * 4) * 3 +
-         align((tokens + seqs) * sizeof(PrefillTile)) + align(seqs * blocks * 4);
+  return align(tokens * 4) * 4 + align(tokens * 8) + align((seqs + 1) * 4) * 2 +
+         align(tokens * sizeof(DecodeQuery)) + align((tokens + seqs) * sizeof(PrefillTile)) +
+         align(seqs * blocks * 4);
 }
 
 }  // namespace
@@ -95,6 +97,27 @@ Status PinnedBuffer::allocate(size_t bytes) {
   return does_not_fit(str("no ", bytes, " bytes of pinned host memory"));
 }
 
+Status Upload::open() {
+  for (UploadHalf& half : halves_) {
+    if (half.done != nullptr) continue;
+    SLIPSTREAM_RETURN_IF_ERROR(half.host.allocate(kUploadBytes));
+    half.device = Buffer(kUploadBytes, device_memory());
+    check(cudaEventCreateWithFlags(&half.done, cudaEventDisableTiming), "event");
+  }
+  return {};
+}
+UploadHalf& Upload::next() {
+  next_ = (next_ + 1) % halves_.size();
+  return halves_[next_];
+}
+Upload::~Upload() {
+  for (const UploadHalf& half : halves_) {
+    if (half.done == nullptr) continue;
+    (void)cudaEventSynchronize(half.done);  // the copy still reads
+    (void)cudaEventDestroy(half.done);
+  }
+}
+
 namespace {
 
 Status open_slots(DeviceState& state) {
@@ -118,10 +141,10 @@ Status open_slots(DeviceState& state) {
 }  // namespace
 
 Status open(OpContext& ctx, const OpLimits& limits) {
-  if (limits.max_head_dim != 64 && limits.max_head_dim != 128) {
+  if (!has_attention_kernels(limits.max_head_dim)) {
     return does_not_fit(
-        str("device cuda: attention takes heads of 64 or 128 dimensions and this model "
-            "has ",
+        str("device cuda: attention takes heads of 16, 32, 64, 80, 96, 128 or 256 dimensions and "
+            "this model has ",
             limits.max_head_dim, ": use the CPU (device cpu)"));
   }
   if (limits.heads_per_kv_head > 16) {
@@ -132,18 +155,20 @@ Status open(OpContext& ctx, const OpLimits& limits) {
   }
   auto state = std::make_shared<DeviceState>();
   state->limits = limits;
+  state->deterministic = ctx.deterministic;
   int device = 0;
   check(cudaGetDevice(&device), "device");
   check(cudaDeviceGetAttribute(&state->num_sms, cudaDevAttrMultiProcessorCount, device),
         "number of multiprocessors");
   // A blocking stream: copies of DeviceMemory, which know no stream, wait for it.
   check(cudaStreamCreate(&state->stream), "stream");
-  SLIPSTREAM_ASSIGN_OR_RETURN(state->cublaslt, CublasLt::open(ctx.cache_folder));
+  SLIPSTREAM_ASSIGN_OR_RETURN(state->cublaslt, CublasLt::open(ctx.cache_folder, ctx.deterministic));
   state->skinny_workspace = Buffer(skinny_workspace_bytes(state->num_sms), device_memory());
   state->skinny_workspace.zero();
-  const int64_t max_splits = (limits.max_context + kSplitLen - 1) / kSplitLen;
+  const int64_t max_splits = (limits.max_context + kLeastSplitLen - 1) / kLeastSplitLen;
+  const int64_t most_queries = ctx.deterministic ? limits.max_tokens : limits.max_seqs;
   state->partials_floats = max_splits > 1
-                               ? std::min<int64_t>(limits.max_seqs, kMaxSplitSeqs) *
+                               ? std::min<int64_t>(most_queries, kMaxSplitQueries) *
                                      limits.max_heads * max_splits * (limits.max_head_dim + 1)
                                : 1;
   state->partials =
@@ -184,6 +209,73 @@ int32_t tile_end(const ForwardBatch& batch, const PrefillTile& tile) {
   return batch.seq_lens[s] - count + tile.first_token;
 }
 
+// What begin_step() cuts a batch's attention into, on the host.
+struct AttentionCuts {
+  std::vector<DecodeQuery> queries;
+  std::vector<PrefillTile> tiles;
+};
+
+AttentionCuts cut_attention(const DeviceState& state, const ForwardBatch& batch) {
+  AttentionCuts cuts;
+  const int32_t tokens_per_tile =
+      kPrefillRows / static_cast<int32_t>(state.limits.heads_per_kv_head);
+  for (int seq = 0; seq < batch.num_seqs(); ++seq) {
+    const auto s = static_cast<size_t>(seq);
+    const int32_t first_row = batch.cu_seqlens_q[s];
+    const int32_t count = batch.cu_seqlens_q[s + 1] - first_row;
+    if (count == 1 || state.deterministic) {
+      const int32_t first_len = batch.seq_lens[s] - count + 1;
+      for (int32_t token = 0; token < count; ++token) {
+        cuts.queries.push_back({first_row + token, seq, first_len + token});
+      }
+      continue;
+    }
+    for (int32_t token = 0; token < count; token += tokens_per_tile) {
+      cuts.tiles.push_back({seq, token});
+    }
+  }
+  // The longest contexts first: the last to start are short ones, so that all end together.
+  std::stable_sort(cuts.queries.begin(), cuts.queries.end(),
+                   [](const auto& a, const auto& b) { return a.seq_len > b.seq_len; });
+  std::stable_sort(cuts.tiles.begin(), cuts.tiles.end(), [&](const auto& a, const auto& b) {
+    return tile_end(batch, a) > tile_end(batch, b);
+  });
+  return cuts;
+}
+
+// Long contexts are split so that no block works much longer than the others; but a context that is
+// split is written twice and merged. So a part is at least what a place on the device gets when all
+// places get the same.
+void plan_splits(const DeviceState& state, const std::vector<DecodeQuery>& queries,
+                 StepPlan& plan) {
+  if (queries.empty()) return;
+  constexpr int64_t kBlocksPerSm = 6;
+  const int64_t longest = queries.front().seq_len;
+  int64_t positions = 0;
+  for (const DecodeQuery& query : queries) positions += query.seq_len;
+  const int64_t kv_heads = state.limits.max_heads / state.limits.heads_per_kv_head;
+  const int64_t share = positions * kv_heads / (kBlocksPerSm * state.num_sms);
+  const auto num_splits = [&] { return (longest + plan.split_len - 1) / plan.split_len; };
+  const int64_t floats_per_split = state.limits.max_heads * (state.limits.max_head_dim + 1);
+  const auto too_many = [&] {
+    return num_splits() > 1 &&
+           std::ssize(queries) * num_splits() * floats_per_split > state.partials_floats;
+  };
+  while (!state.deterministic && num_splits() > 1 && (plan.split_len < share || too_many())) {
+    plan.split_len *= 2;
+  }
+  plan.num_splits = static_cast<int>(std::max<int64_t>(1, num_splits()));
+  if (plan.num_splits == 1) plan.split_len = (state.limits.max_context + 63) / 64 * 64;
+}
+
+// Steps that are not split are the same whatever a part's length.
+uint32_t plan_key(const StepPlan& plan) {
+  if (plan.num_splits == 1) return 1;
+  const auto length = static_cast<uint64_t>(plan.split_len / kLeastSplitLen);
+  return static_cast<uint32_t>(std::countr_zero(length)) << 12 |
+         static_cast<uint32_t>(plan.num_splits);
+}
+
 }  // namespace
 
 BatchView begin_step(OpContext& ctx, const ForwardBatch& batch) {
@@ -191,26 +283,7 @@ BatchView begin_step(OpContext& ctx, const ForwardBatch& batch) {
   BatchStaging& staging = state.stagings[static_cast<size_t>(state.next_staging)];
   state.next_staging = (state.next_staging + 1) % kNumSlots;
   check(cudaEventSynchronize(staging.copied), "previous step");
-  std::vector<int32_t> decodes;
-  std::vector<PrefillTile> tiles;
-  StepPlan& plan = state.plan;
-  plan = StepPlan();
-  const int32_t tokens_per_tile =
-      kPrefillRows / static_cast<int32_t>(state.limits.heads_per_kv_head);
-  for (int seq = 0; seq < batch.num_seqs(); ++seq) {
-    const auto s = static_cast<size_t>(seq);
-    const int32_t count = batch.cu_seqlens_q[s + 1] - batch.cu_seqlens_q[s];
-    if (count == 1) {
-      decodes.push_back(seq);
-      plan.max_decode_len = std::max(plan.max_decode_len, batch.seq_lens[s]);
-      continue;
-    }
-    for (int32_t token = 0; token < count; token += tokens_per_tile) tiles.push_back({seq, token});
-  }
-  // The longest contexts first: the last tiles to start are short ones.
-  std::stable_sort(tiles.begin(), tiles.end(), [&](const auto& a, const auto& b) {
-    return tile_end(batch, a) > tile_end(batch, b);
-  });
+  const AttentionCuts cuts = cut_attention(state, batch);
   Stager stager(state, staging.host.as<std::byte>());
   BatchView view;
   view.num_tokens = batch.num_tokens();
@@ -222,14 +295,16 @@ BatchView begin_step(OpContext& ctx, const ForwardBatch& batch) {
   view.seq_lens = stager.put(batch.seq_lens);
   view.slot_mapping = stager.put(batch.slot_mapping);
   view.logit_rows = stager.put(batch.logit_rows);
-  plan.num_decodes = static_cast<int>(decodes.size());
-  plan.decode_seqs = stager.put(decodes);
-  plan.num_tiles = static_cast<int>(tiles.size());
-  plan.tiles = stager.put(tiles);
+  StepPlan& plan = state.plan;
+  plan.num_queries = static_cast<int>(cuts.queries.size());
+  plan.queries = stager.put(cuts.queries);
+  plan_splits(state, cuts.queries, plan);
+  plan.num_tiles = static_cast<int>(cuts.tiles.size());
+  plan.tiles = stager.put(cuts.tiles);
   view.block_table = stager.put(batch.block_table);
   view.block_table_stride = batch.block_table_stride;
   view.plan = &plan;
-  view.num_splits = std::max(1, (plan.max_decode_len + kSplitLen - 1) / kSplitLen);
+  view.plan_key = plan_key(plan);
   // Last, so that the others lie at the same place whether or not ids are drawn; see replay().
   const int32_t* const drawn_from =
       batch.drawn_from.empty() ? nullptr : stager.put(batch.drawn_from);

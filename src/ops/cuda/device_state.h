@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "core/memory.h"
 #include "core/tensor.h"
+#include "ops/cuda/attention/decode_paged.h"
 #include "ops/cuda/attention/prefill_paged.h"
 #include "ops/cuda/cublaslt.h"
 #include "ops/ops.h"
@@ -26,15 +27,18 @@ void check(cudaError_t error, const char* op);
 
 const DeviceMemory& device_memory();
 
-// Decode attention splits contexts longer than this; see decode_paged.cu.
-constexpr int kSplitLen = 1024;
-constexpr int kMaxSplitSeqs = 256;
+// Decode attention splits contexts longer than this, or than a larger power of two where there are
+// queries enough to fill the device; see decode_paged.cu.
+constexpr int64_t kLeastSplitLen = 1024;
+constexpr int kMaxSplitQueries = 256;
 
-// How a step's attention is cut: sequences with one query token, and tiles of the longer chunks.
+// How a step's attention is cut: single tokens, and tiles of the longer chunks. Where results must
+// not depend on chunks, every token is single.
 struct StepPlan {
-  int num_decodes = 0;
-  const int32_t* decode_seqs = nullptr;  // device
-  int max_decode_len = 0;
+  int num_queries = 0;
+  const DecodeQuery* queries = nullptr;  // device
+  int64_t split_len = kLeastSplitLen;
+  int num_splits = 1;  // of the longest context
   int num_tiles = 0;
   const PrefillTile* tiles = nullptr;  // device
 };
@@ -56,6 +60,27 @@ class PinnedBuffer {
 
  private:
   void* data_ = nullptr;
+};
+
+// Weights on their way to the device, a half at a time.
+constexpr int64_t kUploadBytes = 16 << 20;
+struct UploadHalf {
+  PinnedBuffer host;
+  Buffer device;
+  cudaEvent_t done = nullptr;
+};
+class Upload {
+ public:
+  Upload() = default;
+  Upload(const Upload&) = delete;
+  Upload& operator=(const Upload&) = delete;
+  ~Upload();
+  Status open();  // nothing to do after the first time
+  UploadHalf& next();
+
+ private:
+  std::array<UploadHalf, 2> halves_;
+  size_t next_ = 0;
 };
 
 // Of steps that take turns: while one is at work, the host prepares or reads the other.
@@ -83,6 +108,7 @@ struct DeviceState {
   cudaStream_t stream = nullptr;
   int num_sms = 0;
   OpLimits limits;
+  bool deterministic = false;
   std::unique_ptr<CublasLt> cublaslt;
   Buffer skinny_workspace;
   Buffer partials;  // of split decode attention
@@ -96,6 +122,7 @@ struct DeviceState {
   StepPlan plan;
   std::array<SampleSlot, kNumSlots> samples;
   std::unordered_map<uint64_t, cudaGraphExec_t> graphs;
+  Upload upload;
   // Scales of packed rows, one after the other like the rows.
   std::shared_ptr<Buffer> scale_chunk;
   size_t scale_chunk_used = 0;

@@ -15,8 +15,8 @@ constexpr int kWarps = 8;
 constexpr int kAtOnce = 3;  // heads a warp has under way
 constexpr int kBlockSize = 16;
 
-// Dimensions of a head that a lane holds: pairs, as they are loaded. Heads of 80 and 96 leave the
-// last lanes without any.
+// Dimensions of a head that a lane holds: pairs, as they are loaded. Heads of 16, 32, 80 and 96
+// leave the last lanes without any.
 template <int kHeadDim>
 constexpr int kDimsPerLane = kHeadDim <= 64    ? 2
                              : kHeadDim <= 128 ? 4
@@ -217,6 +217,12 @@ cudaError_t norm_rope_append(const QkvArgs& args, cudaStream_t stream) {
   if (args.num_tokens == 0) return cudaSuccess;
   const auto grid = static_cast<unsigned>(args.num_tokens);
   switch (args.head_dim) {
+    case 16:
+      norm_rope_append_kernel<16><<<grid, kWarps * 32, 0, stream>>>(args);
+      break;
+    case 32:
+      norm_rope_append_kernel<32><<<grid, kWarps * 32, 0, stream>>>(args);
+      break;
     case 64:
       norm_rope_append_kernel<64><<<grid, kWarps * 32, 0, stream>>>(args);
       break;

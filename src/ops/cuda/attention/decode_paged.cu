@@ -1,66 +1,26 @@
-// out = softmax(scale q K^T) V for one query token a sequence, over KV pages.
+// out = softmax(scale q K^T) V for single query tokens, over KV pages. What a token gets depends on
+// its own context alone, not on the batch.
 //
-// Grid (splits, kv heads, sequences), 4 warps. A CTA serves the query heads that share one KV head
+// Grid (splits, kv heads, queries), 4 warps. A CTA serves the query heads that share one KV head
 // (at most 16, the rows of an mma) over split_len positions; its warps take blocks of 16 positions
 // in turn, each through its own ring of shared memory, so no barrier runs inside the loop. Scores
 // and outputs are m16n8k16 mma with f32 accumulators; E4M3 pages become halves in registers, which
 // is exact. Bytes: every K and V byte once. Bound: memory. Reference: ops/cpu/ref attention.
 #include "ops/cuda/attention/decode_paged.h"
 
+#include "ops/cuda/attention/page_tile.cuh"
 #include "ops/cuda/common/ptx.cuh"
 
 namespace slipstream::cuda {
 namespace {
 
 constexpr int kWarps = 4;
-constexpr int kBlockSize = 16;  // positions of a KV block
-constexpr float kLog2e = 1.4426950408889634f;
-
-template <KvType kType>
-struct Element;
-template <>
-struct Element<KvType::kBF16> {
-  static constexpr int kBytes = 2;
-  static constexpr int kStages = 2;
-};
-template <>
-struct Element<KvType::kE4M3> {
-  static constexpr int kBytes = 1;
-  static constexpr int kStages = 2;
-};
+constexpr int kStages = 2;
 
 template <KvType kType, int kHeadDim>
-struct Tile {
-  static constexpr int kRowBytes = kHeadDim * Element<kType>::kBytes;
-  static constexpr int kChunks = kRowBytes / 16;  // of 16 bytes in a row
-  static constexpr int kBytes = kBlockSize * kRowBytes;
-  static constexpr int kStages = Element<kType>::kStages;
-  static constexpr int kWarpBytes = 2 * kBytes * kStages;
-  // Rows of 8 successive positions must fall into different banks: those that start at the same
-  // bank take their chunks in another order, within groups that a row holds a whole number of.
-  static constexpr int kGroup = kChunks % 8 == 0   ? 8
-                                : kChunks % 4 == 0 ? 4
-                                : kChunks % 2 == 0 ? 2
-                                                   : 1;
-  static __device__ __forceinline__ uint32_t offset(int position, int chunk) {
-    const int turn = position / (8 / kGroup) & (kGroup - 1);
-    return static_cast<uint32_t>(position * kRowBytes + ((chunk ^ turn) << 4));
-  }
-  // Chunks are read in pairs; the last of an odd number is read twice, and its twin not used.
-  static __device__ __forceinline__ int pair_chunk(int chunk, int second) {
-    return chunk + (chunk + 1 < kChunks ? second : 0);
-  }
-};
-
-template <KvType kType>
-__device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                    uint32_t b1) {
-  if constexpr (kType == KvType::kE4M3) {
-    mma_f16(d, a[0], a[1], a[2], a[3], b0, b1);
-  } else {
-    mma_bf16(d, a[0], a[1], a[2], a[3], b0, b1);
-  }
-}
+using Tile = PageTile<kType, kHeadDim, kPageSize>;
+template <KvType kType, int kHeadDim>
+constexpr int kWarpBytes = 2 * Tile<kType, kHeadDim>::kBytes * kStages;
 
 // q^T as B fragments: 8 heads a block. The order of dimensions within a k-step is the one in which
 // the K fragments come out of shared memory.
@@ -171,6 +131,11 @@ __device__ __forceinline__ int dim_of(int tile, int upper, int lane) {
   return 16 * tile + 8 * upper + group;
 }
 
+__device__ __forceinline__ DecodeQuery load_query(const DecodeQuery* query) {
+  const int4 words = *reinterpret_cast<const int4*>(query);
+  return {words.x, words.y, words.z};
+}
+
 template <KvType kType, int kHeadDim, int kHeadBlocks>
 __global__ void __launch_bounds__(kWarps * 32)
     decode_attention_kernel(const __grid_constant__ DecodeAttentionArgs args) {
@@ -178,24 +143,25 @@ __global__ void __launch_bounds__(kWarps * 32)
   extern __shared__ __align__(128) unsigned char smem[];
   const int split = blockIdx.x;
   const int kv_head = blockIdx.y;
-  const int seq = args.seq_ids != nullptr ? args.seq_ids[blockIdx.z] : static_cast<int>(blockIdx.z);
-  const int64_t row = args.seq_ids != nullptr ? args.cu_seqlens_q[seq] : seq;
+  const DecodeQuery query = load_query(args.queries + blockIdx.z);
+  const int64_t row = query.row;
   const int warp = threadIdx.x >> 5;
   const int lane = threadIdx.x & 31;
-  const int seq_len = args.seq_lens[seq];
+  const int seq_len = query.seq_len;
   const int first = args.window > 0 && seq_len > args.window ? seq_len - args.window : 0;
   const int begin = split * args.split_len;
   const int end = min(seq_len, begin + args.split_len);
-  if (end <= begin) return;  // this sequence has fewer splits
+  if (end <= begin) return;  // this context has fewer splits
   const int num_rows = args.num_heads / args.num_kv_heads;
 
-  const int first_tile = max(begin, first) / kBlockSize + warp;
-  const int end_tile = (end + kBlockSize - 1) / kBlockSize;
-  const int32_t* const table = args.block_table + seq * args.block_table_stride;
+  const int first_tile = max(begin, first) / kPageSize + warp;
+  const int end_tile = (end + kPageSize - 1) / kPageSize;
+  const int32_t* const table = args.block_table + query.seq * args.block_table_stride;
   const auto* const k_head = static_cast<const unsigned char*>(args.k_pages);
   const auto* const v_head = static_cast<const unsigned char*>(args.v_pages);
   const int64_t block_bytes = int64_t{args.num_kv_heads} * T::kBytes;
-  const uint32_t ring = smem_address(smem) + static_cast<uint32_t>(warp * T::kWarpBytes);
+  const uint32_t ring =
+      smem_address(smem) + static_cast<uint32_t>(warp * kWarpBytes<kType, kHeadDim>);
 
   // The block of a tile is looked up one fetch ahead: its address never waits for the table.
   int32_t next_block = first_tile < end_tile ? table[first_tile] : 0;
@@ -211,14 +177,14 @@ __global__ void __launch_bounds__(kWarps * 32)
         cp_async_16(k_smem + at, k_head + source + i * 16);
         // Positions past the end hold whatever was there: their weight is 0, and 0 x NaN is not.
         cp_async_16_or_zero(k_smem + T::kBytes + at, v_head + source + i * 16,
-                            tile * kBlockSize + i / T::kChunks < end);
+                            tile * kPageSize + i / T::kChunks < end);
       }
     }
     cp_async_commit();
   };
 
 #pragma unroll
-  for (int stage = 0; stage < T::kStages - 1; ++stage) fetch(first_tile + stage * kWarps, stage);
+  for (int stage = 0; stage < kStages - 1; ++stage) fetch(first_tile + stage * kWarps, stage);
 
   QueryFragments<kType, kHeadDim, kHeadBlocks> q;
   q.load(static_cast<const __nv_bfloat16*>(args.q) + row * args.q_stride +
@@ -244,16 +210,16 @@ __global__ void __launch_bounds__(kWarps * 32)
 
   int stage = 0;
   for (int tile = first_tile; tile < end_tile; tile += kWarps) {
-    cp_async_wait<T::kStages - 2>();
+    cp_async_wait<kStages - 2>();
     __syncwarp();
-    const int next_stage = stage == 0 ? T::kStages - 1 : stage - 1;
-    fetch(tile + (T::kStages - 1) * kWarps, next_stage);
+    const int next_stage = stage == 0 ? kStages - 1 : stage - 1;
+    fetch(tile + (kStages - 1) * kWarps, next_stage);
     const uint32_t k_smem = ring + static_cast<uint32_t>(stage * 2 * T::kBytes);
 
     float s[kHeadBlocks][4];  // positions group, group + 8; heads 2 * pair, 2 * pair + 1
     score_tile<kType, kHeadDim, kHeadBlocks>(q, k_smem, lane, s);
-    const bool edge = (tile + 1) * kBlockSize > end || tile * kBlockSize < first;
-    const int position0 = tile * kBlockSize + (lane >> 2);
+    const bool edge = (tile + 1) * kPageSize > end || tile * kPageSize < first;
+    const int position0 = tile * kPageSize + (lane >> 2);
     uint32_t p[kHeadBlocks][2];
 #pragma unroll
     for (int block = 0; block < kHeadBlocks; ++block) {
@@ -305,7 +271,7 @@ __global__ void __launch_bounds__(kWarps * 32)
       p[block][1] = movmatrix_trans(high);
     }
     value_tile<kType, kHeadDim, kHeadBlocks>(p, k_smem + T::kBytes, lane, o);
-    stage = stage + 1 == T::kStages ? 0 : stage + 1;
+    stage = stage + 1 == kStages ? 0 : stage + 1;
   }
   cp_async_wait<0>();
 
@@ -369,14 +335,14 @@ __global__ void __launch_bounds__(kWarps * 32)
   }
 }
 
-// Merges the splits of a sequence in order. Grid (heads, sequences), head_dim threads.
+// Merges the splits of a query in order. Grid (heads, queries), head_dim threads.
 __global__ void merge_splits_kernel(const __grid_constant__ DecodeAttentionArgs args) {
   const int head = blockIdx.x;
-  const int seq = args.seq_ids != nullptr ? args.seq_ids[blockIdx.y] : static_cast<int>(blockIdx.y);
-  const int64_t row = args.seq_ids != nullptr ? args.cu_seqlens_q[seq] : seq;
+  const DecodeQuery query = load_query(args.queries + blockIdx.y);
+  const int64_t row = query.row;
   const int dim = threadIdx.x;
   const int head_dim = args.head_dim;
-  const int num_splits = (args.seq_lens[seq] + args.split_len - 1) / args.split_len;
+  const int num_splits = (query.seq_len + args.split_len - 1) / args.split_len;
   const float* const partials = args.partials + (int64_t{blockIdx.y} * args.num_heads + head) *
                                                     args.max_splits * (head_dim + 1);
   float max = -INFINITY;
@@ -398,7 +364,7 @@ __global__ void merge_splits_kernel(const __grid_constant__ DecodeAttentionArgs 
 template <KvType kType, int kHeadDim, int kHeadBlocks>
 cudaError_t launch(const DecodeAttentionArgs& args, cudaStream_t stream) {
   using T = Tile<kType, kHeadDim>;
-  const int ring_bytes = kWarps * T::kWarpBytes;
+  const int ring_bytes = kWarps * kWarpBytes<kType, kHeadDim>;
   const int num_rows = args.num_heads / args.num_kv_heads;
   const int share_bytes = kWarps * num_rows * (kHeadDim + 4) * 4;
   const int smem_bytes = ring_bytes > share_bytes ? ring_bytes : share_bytes;
@@ -407,11 +373,11 @@ cudaError_t launch(const DecodeAttentionArgs& args, cudaStream_t stream) {
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem_bytes);
   if (error != cudaSuccess) return error;
   const dim3 grid(static_cast<unsigned>(args.max_splits), static_cast<unsigned>(args.num_kv_heads),
-                  static_cast<unsigned>(args.num_seqs));
+                  static_cast<unsigned>(args.num_queries));
   kernel<<<grid, kWarps * 32, smem_bytes, stream>>>(args);
   if (args.max_splits > 1) {
     const dim3 merge_grid(static_cast<unsigned>(args.num_heads),
-                          static_cast<unsigned>(args.num_seqs));
+                          static_cast<unsigned>(args.num_queries));
     merge_splits_kernel<<<merge_grid, kHeadDim, 0, stream>>>(args);
   }
   return cudaGetLastError();
@@ -428,6 +394,10 @@ cudaError_t launch_rows(const DecodeAttentionArgs& args, cudaStream_t stream) {
 template <KvType kType>
 cudaError_t launch_head_dim(const DecodeAttentionArgs& args, cudaStream_t stream) {
   switch (args.head_dim) {
+    case 16:
+      return launch_rows<kType, 16>(args, stream);
+    case 32:
+      return launch_rows<kType, 32>(args, stream);
     case 64:
       return launch_rows<kType, 64>(args, stream);
     case 80:

@@ -1,4 +1,4 @@
-// Paged attention of the newest token of every sequence. See decode_paged.cu.
+// Paged attention of single tokens, each over its own positions. See decode_paged.cu.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,20 +9,22 @@
 
 namespace slipstream::cuda {
 
-struct DecodeAttentionArgs : PagedAttentionArgs {
-  // The sequences to serve, whose row of q cu_seqlens_q tells; null: all, sequence i at row i.
-  const int32_t* seq_ids = nullptr;
-  int num_seqs = 0;  // to serve
-  // Positions one CTA reduces; a multiple of 64. Sequences longer than this are split.
-  int split_len = 0;
-  int max_splits = 1;  // >= the most splits of any sequence
-  float* partials =
-      nullptr;  // [num_seqs, num_heads, max_splits, head_dim + 1]; with max_splits > 1
+// A token that attends to the first seq_len positions of its sequence.
+struct alignas(16) DecodeQuery {
+  int32_t row = 0;  // of q and out
+  int32_t seq = 0;  // of the block table
+  int32_t seq_len = 0;
 };
 
-constexpr bool supports_decode_head_dim(int head_dim) {
-  return head_dim == 64 || head_dim == 80 || head_dim == 96 || head_dim == 128 || head_dim == 256;
-}
+struct DecodeAttentionArgs : PagedAttentionArgs {
+  const DecodeQuery* queries = nullptr;  // [num_queries]; best the longest first
+  int num_queries = 0;
+  // Positions one CTA reduces, counted from 0; a multiple of 64. Longer contexts are split.
+  int split_len = 0;
+  int max_splits = 1;  // >= the most splits of any query
+  float* partials =
+      nullptr;  // [num_queries, num_heads, max_splits, head_dim + 1]; with max_splits > 1
+};
 
 cudaError_t decode_attention(const DecodeAttentionArgs& args, cudaStream_t stream);
 

@@ -9,6 +9,11 @@ namespace slipstream::cuda {
 
 enum class KvType : uint8_t { kBF16, kE4M3 };
 
+constexpr bool has_attention_kernels(int64_t head_dim) {
+  return head_dim == 16 || head_dim == 32 || head_dim == 64 || head_dim == 80 || head_dim == 96 ||
+         head_dim == 128 || head_dim == 256;
+}
+
 struct PagedAttentionArgs {
   const void* q = nullptr;  // bf16 [num_tokens, num_heads, head_dim], row stride q_stride
   void* out = nullptr;      // bf16 [num_tokens, num_heads, head_dim], row stride out_stride
@@ -21,8 +26,6 @@ struct PagedAttentionArgs {
   const float* v_scale = nullptr;
   const int32_t* block_table = nullptr;  // [num_seqs, block_table_stride]
   int64_t block_table_stride = 0;
-  const int32_t* cu_seqlens_q = nullptr;  // [num_seqs + 1]
-  const int32_t* seq_lens = nullptr;      // [num_seqs], positions after this step
   int num_heads = 0;
   int num_kv_heads = 0;
   int head_dim = 0;

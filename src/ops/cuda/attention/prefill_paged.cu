@@ -1,12 +1,13 @@
 // out = softmax(scale q K^T) V, causal, for chunks of prompts over KV pages.
 //
 // Grid (tiles, kv heads), 8 warps of 16 rows; a row is a (token, head) pair of one KV head's group,
-// so that every K and V tile serves the whole group. KV comes in tiles of 64 positions through two
-// stages of shared memory; scores stay in registers and become the A operand of the second product.
-// E4M3 pages become halves in registers. FLOPs: 4 x rows x positions x head_dim. Bound: compute
-// (mma.sync). Reference: ops/cpu/ref attention.
+// so that every K and V tile serves the whole group. KV comes in tiles of 64 positions (32 for
+// heads of 256) through two stages of shared memory; scores stay in registers and become the A
+// operand of the second product. E4M3 pages become halves in registers. FLOPs: 4 x rows x positions
+// x head_dim. Bound: compute (mma.sync). Reference: ops/cpu/ref attention.
 #include "ops/cuda/attention/prefill_paged.h"
 
+#include "ops/cuda/attention/page_tile.cuh"
 #include "ops/cuda/common/ptx.cuh"
 
 namespace slipstream::cuda {
@@ -14,38 +15,19 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * 32;
-constexpr int kTile = 64;  // positions
-constexpr int kBlockSize = 16;
 constexpr int kStages = 2;
-constexpr float kLog2e = 1.4426950408889634f;
+// Positions of a tile. Wide heads leave no registers for more scores.
+template <int kHeadDim>
+constexpr int kTilePositions = kHeadDim > 128 ? 32 : 64;
 
 template <KvType kType, int kHeadDim>
-struct Tile {
-  static constexpr int kElementBytes = kType == KvType::kE4M3 ? 1 : 2;
-  static constexpr int kRowBytes = kHeadDim * kElementBytes;
-  static constexpr int kChunks = kRowBytes / 16;
-  static constexpr int kBytes = kTile * kRowBytes;
-  static __device__ __forceinline__ uint32_t offset(int position, int chunk) {
-    constexpr int kMask = kChunks >= 8 ? 7 : kChunks - 1;
-    const int swizzle = kChunks >= 8 ? position : position >> (kChunks == 4 ? 1 : 2);
-    return static_cast<uint32_t>(position * kRowBytes + ((chunk ^ (swizzle & kMask)) << 4));
-  }
-};
-
-template <KvType kType>
-__device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                    uint32_t b1) {
-  if constexpr (kType == KvType::kE4M3) {
-    mma_f16(d, a[0], a[1], a[2], a[3], b0, b1);
-  } else {
-    mma_bf16(d, a[0], a[1], a[2], a[3], b0, b1);
-  }
-}
+using Tile = PageTile<kType, kHeadDim, kTilePositions<kHeadDim>>;
 
 template <KvType kType, int kHeadDim>
 __global__ void __launch_bounds__(kThreads)
     prefill_attention_kernel(const __grid_constant__ PrefillAttentionArgs args) {
   using T = Tile<kType, kHeadDim>;
+  constexpr int kTile = kTilePositions<kHeadDim>;
   extern __shared__ __align__(128) unsigned char smem[];
   const PrefillTile tile = args.tiles[blockIdx.x];
   const int kv_head = blockIdx.y;
@@ -83,8 +65,8 @@ __global__ void __launch_bounds__(kThreads)
   const int32_t* const table = args.block_table + tile.seq * args.block_table_stride;
   const auto* const k_pages = static_cast<const unsigned char*>(args.k_pages);
   const auto* const v_pages = static_cast<const unsigned char*>(args.v_pages);
-  const int64_t block_bytes = int64_t{args.num_kv_heads} * kBlockSize * T::kRowBytes;
-  const int64_t head_bytes = int64_t{kv_head} * kBlockSize * T::kRowBytes;
+  const int64_t block_bytes = int64_t{args.num_kv_heads} * kPageSize * T::kRowBytes;
+  const int64_t head_bytes = int64_t{kv_head} * kPageSize * T::kRowBytes;
   const uint32_t ring = smem_address(smem);
 
   auto fetch = [&](int begin, int stage) {
@@ -95,9 +77,9 @@ __global__ void __launch_bounds__(kThreads)
         const int in_tile = i / T::kChunks;
         const int position = begin + in_tile;
         const bool valid = position < kv_end;
-        const int64_t block = table[(valid ? position : begin) / kBlockSize];
+        const int64_t block = table[(valid ? position : begin) / kPageSize];
         const int64_t from = block * block_bytes + head_bytes +
-                             (position % kBlockSize) * T::kRowBytes + (i % T::kChunks) * 16;
+                             (position % kPageSize) * T::kRowBytes + (i % T::kChunks) * 16;
         const uint32_t to = T::offset(in_tile, i % T::kChunks);
         cp_async_16_or_zero(k_smem + to, k_pages + from, valid);
         cp_async_16_or_zero(k_smem + T::kBytes + to, v_pages + from, valid);
@@ -154,10 +136,11 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int rows = 0; rows < kTile / 16; ++rows) {
         uint32_t r[4];  // (positions 0-7, chunk), (8-15, chunk), (0-7, chunk + 1), (8-15, ...)
-        ldmatrix_x4(r, k_smem + T::offset(rows * 16 + matrix_row, chunk + matrix_chunk));
+        ldmatrix_x4(r,
+                    k_smem + T::offset(rows * 16 + matrix_row, T::pair_chunk(chunk, matrix_chunk)));
         if constexpr (kType == KvType::kE4M3) {
 #pragma unroll
-          for (int j = 0; j < 2; ++j) {
+          for (int j = 0; j < 2 && chunk + j < T::kChunks; ++j) {
             mma<kType>(s[2 * rows], q[chunk + j], half2_from_e4m3x2(r[2 * j]),
                        half2_from_e4m3x2(r[2 * j] >> 16));
             mma<kType>(s[2 * rows + 1], q[chunk + j], half2_from_e4m3x2(r[2 * j + 1]),
@@ -224,10 +207,11 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int chunk = 0; chunk < T::kChunks; chunk += 2) {
         uint32_t r[4];
-        ldmatrix_x4_trans(r, v_smem + T::offset(step * 16 + matrix_row, chunk + matrix_chunk));
+        ldmatrix_x4_trans(
+            r, v_smem + T::offset(step * 16 + matrix_row, T::pair_chunk(chunk, matrix_chunk)));
         if constexpr (kType == KvType::kE4M3) {
 #pragma unroll
-          for (int j = 0; j < 2; ++j) {
+          for (int j = 0; j < 2 && chunk + j < T::kChunks; ++j) {
             const uint32_t even = __byte_perm(r[2 * j], r[2 * j + 1], 0x6420);
             const uint32_t odd = __byte_perm(r[2 * j], r[2 * j + 1], 0x7531);
             mma<kType>(o[2 * (chunk + j)], p, half2_from_e4m3x2(even),
@@ -283,10 +267,20 @@ cudaError_t launch(const PrefillAttentionArgs& args, cudaStream_t stream) {
 template <KvType kType>
 cudaError_t launch_head_dim(const PrefillAttentionArgs& args, cudaStream_t stream) {
   switch (args.head_dim) {
+    case 16:
+      return launch<kType, 16>(args, stream);
+    case 32:
+      return launch<kType, 32>(args, stream);
     case 64:
       return launch<kType, 64>(args, stream);
+    case 80:
+      return launch<kType, 80>(args, stream);
+    case 96:
+      return launch<kType, 96>(args, stream);
     case 128:
       return launch<kType, 128>(args, stream);
+    case 256:
+      return launch<kType, 256>(args, stream);
     default:
       return cudaErrorInvalidValue;
   }

@@ -18,6 +18,8 @@ struct PrefillTile {
 struct PrefillAttentionArgs : PagedAttentionArgs {
   const PrefillTile* tiles = nullptr;  // [num_tiles], longest contexts first
   int num_tiles = 0;
+  const int32_t* cu_seqlens_q = nullptr;  // [num_seqs + 1]
+  const int32_t* seq_lens = nullptr;      // [num_seqs], positions after this step
 };
 
 constexpr int kPrefillRows = 128;

@@ -1,0 +1,34 @@
+// Rows of a file's matrix as the GPU's products take them. See convert.cu.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "ops/cuda/rowwise.h"
+
+namespace slipstream::cuda {
+
+enum class FloatType : uint8_t { kF32, kF16, kBF16 };
+
+struct ConvertArgs {
+  const void* rows = nullptr;  // [num_rows, num_cols] dense, of `type`
+  FloatType type = FloatType::kBF16;
+  int64_t num_rows = 0;
+  int64_t num_cols = 0;
+};
+
+// out = rows as bf16, or as E4M3 with the scale that a row's largest value needs.
+cudaError_t convert_rows(const ConvertArgs& args, RowOutput out, cudaStream_t stream);
+
+struct RandomArgs {
+  uint64_t seed = 0;
+  int64_t num_rows = 0;
+  int64_t num_cols = 0;
+  float limit = 1.0f;  // values lie in [-limit, limit)
+};
+
+// The same for the rows that Ops::pack_random describes, without a source.
+cudaError_t random_rows(const RandomArgs& args, RowOutput out, cudaStream_t stream);
+
+}  // namespace slipstream::cuda
