@@ -226,7 +226,7 @@ AttentionCuts cut_attention(const DeviceState& state, const ForwardBatch& batch)
     if (count == 1 || state.deterministic) {
       const int32_t first_len = batch.seq_lens[s] - count + 1;
       for (int32_t token = 0; token < count; ++token) {
-        cuts.queries.push_back({first_row + token, seq, first_len + token});
+        cuts.queries.push_back({first_row + token, seq, first_len + token, first_len - 1});
       }
       continue;
     }

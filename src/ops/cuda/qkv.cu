@@ -4,6 +4,7 @@
 // keep the token's cosines and sines in registers. Bytes: qkv once, q once back, K and V once into
 // pages. Bound: memory. Reference: head_rms_norm, rope and kv_append of ops/cpu/ref, one after the
 // other.
+#include "ops/cuda/common/launch.cuh"
 #include "ops/cuda/common/reduce.cuh"
 #include "ops/cuda/common/vec.cuh"
 #include "ops/cuda/qkv.h"
@@ -175,6 +176,7 @@ __global__ void __launch_bounds__(kWarps * 32)
   const int token = blockIdx.x;
   auto* const rows =
       static_cast<__nv_bfloat16*>(a.qkv) + int64_t{token} * num_slices * kHeadDim + lane * kPerLane;
+  begin_after_previous();
   Rotation<kHeadDim> rotation;
   rotation.load(a, token, lane);
   const bool holds = holds_dims<kHeadDim>(lane);
@@ -199,6 +201,7 @@ __global__ void __launch_bounds__(kWarps * 32)
 
 __global__ void rope_table_kernel(const int32_t* positions, const float* inv_freq, int rotary_dim,
                                   float attention_factor, float* cos_sin) {
+  begin_after_previous();
   const int half = rotary_dim / 2;
   const float position = static_cast<float>(positions[blockIdx.x]);
   float* const row = cos_sin + int64_t{blockIdx.x} * rotary_dim;
@@ -215,42 +218,33 @@ __global__ void rope_table_kernel(const int32_t* positions, const float* inv_fre
 
 cudaError_t norm_rope_append(const QkvArgs& args, cudaStream_t stream) {
   if (args.num_tokens == 0) return cudaSuccess;
-  const auto grid = static_cast<unsigned>(args.num_tokens);
+  const LaunchShape shape{static_cast<unsigned>(args.num_tokens), kWarps * 32};
   switch (args.head_dim) {
     case 16:
-      norm_rope_append_kernel<16><<<grid, kWarps * 32, 0, stream>>>(args);
-      break;
+      return launch_overlapped(norm_rope_append_kernel<16>, shape, stream, args);
     case 32:
-      norm_rope_append_kernel<32><<<grid, kWarps * 32, 0, stream>>>(args);
-      break;
+      return launch_overlapped(norm_rope_append_kernel<32>, shape, stream, args);
     case 64:
-      norm_rope_append_kernel<64><<<grid, kWarps * 32, 0, stream>>>(args);
-      break;
+      return launch_overlapped(norm_rope_append_kernel<64>, shape, stream, args);
     case 80:
-      norm_rope_append_kernel<80><<<grid, kWarps * 32, 0, stream>>>(args);
-      break;
+      return launch_overlapped(norm_rope_append_kernel<80>, shape, stream, args);
     case 96:
-      norm_rope_append_kernel<96><<<grid, kWarps * 32, 0, stream>>>(args);
-      break;
+      return launch_overlapped(norm_rope_append_kernel<96>, shape, stream, args);
     case 128:
-      norm_rope_append_kernel<128><<<grid, kWarps * 32, 0, stream>>>(args);
-      break;
+      return launch_overlapped(norm_rope_append_kernel<128>, shape, stream, args);
     case 256:
-      norm_rope_append_kernel<256><<<grid, kWarps * 32, 0, stream>>>(args);
-      break;
+      return launch_overlapped(norm_rope_append_kernel<256>, shape, stream, args);
     default:
       return cudaErrorInvalidValue;
   }
-  return cudaGetLastError();
 }
 
 cudaError_t rope_table(const int32_t* positions, int num_tokens, const float* inv_freq,
                        int rotary_dim, float attention_factor, float* cos_sin,
                        cudaStream_t stream) {
   if (num_tokens == 0) return cudaSuccess;
-  rope_table_kernel<<<static_cast<unsigned>(num_tokens), 64, 0, stream>>>(
-      positions, inv_freq, rotary_dim, attention_factor, cos_sin);
-  return cudaGetLastError();
+  return launch_overlapped(rope_table_kernel, {static_cast<unsigned>(num_tokens), 64}, stream,
+                           positions, inv_freq, rotary_dim, attention_factor, cos_sin);
 }
 
 }  // namespace slipstream::cuda

@@ -1,5 +1,6 @@
 // One block a row; a row is read once into registers, reduced, and written once.
 // Bytes: rows in and out. Bound: memory, launch latency for few rows. Reference: ops/cpu/ref.
+#include "ops/cuda/common/launch.cuh"
 #include "ops/cuda/common/reduce.cuh"
 #include "ops/cuda/common/vec.cuh"
 #include "ops/cuda/rowwise.h"
@@ -63,6 +64,7 @@ __global__ void __launch_bounds__(kMaxThreads)
       a.residual != nullptr ? static_cast<__nv_bfloat16*>(a.residual) + offset : nullptr;
   Floats8 x[kVecs];
   float sum = 0.0f;
+  begin_after_previous();
   for_columns<kVecs>(a.num_cols, [&](int vec, int column) {
     x[vec] = load_bf16x8(in + column);
     if (residual != nullptr) {
@@ -95,6 +97,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   const __nv_bfloat16* const up = gate + num_cols;
   uint4 packed[kVecs];
   float largest = 0.0f;
+  begin_after_previous();
   for_columns<kVecs>(num_cols, [&](int vec, int column) {
     Floats8 x = load_bf16x8(gate + column);
     const Floats8 other = load_bf16x8(up + column);
@@ -130,6 +133,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   __shared__ float shares[32];
   const int row = blockIdx.x;
   Floats8 x[kVecs];
+  begin_after_previous();
   for_columns<kVecs>(num_cols, [&](int vec, int column) {
     x[vec] = load_bf16x8(in + int64_t{row} * num_cols + column);
   });
@@ -138,6 +142,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 
 __global__ void add_bias_kernel(__nv_bfloat16* y, int64_t stride, const float* bias, int num_cols) {
   __nv_bfloat16* const row = y + blockIdx.x * stride;
+  begin_after_previous();
   for (int i = threadIdx.x; i < num_cols; i += blockDim.x) {
     row[i] = __float2bfloat16(__bfloat162float(row[i]) + bias[i]);
   }
@@ -145,6 +150,7 @@ __global__ void add_bias_kernel(__nv_bfloat16* y, int64_t stride, const float* b
 
 __global__ void gather_rows_kernel(const uint4* table, const int32_t* ids, int64_t row_vecs,
                                    uint4* out) {
+  begin_after_previous();
   const uint4* const from = table + ids[blockIdx.x] * row_vecs;
   uint4* const to = out + blockIdx.x * row_vecs;
   for (int64_t i = threadIdx.x; i < row_vecs; i += blockDim.x) to[i] = from[i];
@@ -166,20 +172,20 @@ __global__ void read_bytes_kernel(const uint4* data, size_t count, uint32_t* sin
   if (mixed == 0x9E3779B9u) *sink = mixed;  // keeps the reads; no value is expected
 }
 
-// Calls f.template operator()<kVecs>(threads) for rows spread over so many threads: kVecs vectors
-// each.
+// f.template operator()<kVecs>(shape) for rows spread over so many threads: kVecs vectors each.
 template <typename F>
-cudaError_t dispatch_vecs(int num_cols, int threads, F&& f) {
+cudaError_t dispatch_vecs(int num_rows, int num_cols, int threads, F&& f) {
+  if (num_rows == 0) return cudaSuccess;
   if (num_cols <= 0 || num_cols % 8 != 0) return cudaErrorInvalidValue;
   const int vecs = (num_cols + threads * 8 - 1) / (threads * 8);
-  if (vecs > kMaxVecs) return cudaErrorInvalidValue;
-  if (vecs == 1) f.template operator()<1>(threads);
-  if (vecs == 2) f.template operator()<2>(threads);
-  if (vecs == 3) f.template operator()<3>(threads);
-  if (vecs == 4) f.template operator()<4>(threads);
-  if (vecs == 5 || vecs == 6) f.template operator()<6>(threads);
-  if (vecs > 6) f.template operator()<8>(threads);
-  return cudaGetLastError();
+  const LaunchShape shape{static_cast<unsigned>(num_rows), static_cast<unsigned>(threads)};
+  if (vecs == 1) return f.template operator()<1>(shape);
+  if (vecs == 2) return f.template operator()<2>(shape);
+  if (vecs == 3) return f.template operator()<3>(shape);
+  if (vecs == 4) return f.template operator()<4>(shape);
+  if (vecs <= 6) return f.template operator()<6>(shape);
+  if (vecs <= kMaxVecs) return f.template operator()<kMaxVecs>(shape);
+  return cudaErrorInvalidValue;
 }
 
 // Narrow rows take few threads, so that many rows are in flight.
@@ -189,47 +195,41 @@ int silu_threads_for(int num_cols) { return num_cols > 16384 ? 512 : num_cols > 
 }  // namespace
 
 cudaError_t rms_norm(const RmsNormArgs& args, cudaStream_t stream) {
-  if (args.num_rows == 0) return cudaSuccess;
-  const auto grid = static_cast<unsigned>(args.num_rows);
-  return dispatch_vecs(args.num_cols, threads_for(args.num_cols), [&]<int kVecs>(int threads) {
-    if (args.out.row_scales != nullptr) {
-      rms_norm_kernel<kVecs, true><<<grid, threads, 0, stream>>>(args);
-    } else {
-      rms_norm_kernel<kVecs, false><<<grid, threads, 0, stream>>>(args);
-    }
-  });
+  return dispatch_vecs(args.num_rows, args.num_cols, threads_for(args.num_cols),
+                       [&]<int kVecs>(const LaunchShape& shape) {
+                         const auto kernel = args.out.row_scales != nullptr
+                                                 ? rms_norm_kernel<kVecs, true>
+                                                 : rms_norm_kernel<kVecs, false>;
+                         return launch_overlapped(kernel, shape, stream, args);
+                       });
 }
 
 cudaError_t silu_mul(const void* gate_up, int num_rows, int num_cols, RowOutput out,
                      cudaStream_t stream) {
-  if (num_rows == 0) return cudaSuccess;
-  const auto grid = static_cast<unsigned>(num_rows);
   const auto* const in = static_cast<const __nv_bfloat16*>(gate_up);
-  return dispatch_vecs(num_cols, silu_threads_for(num_cols), [&]<int kVecs>(int threads) {
-    if (out.row_scales != nullptr) {
-      silu_mul_kernel<kVecs, true><<<grid, threads, 0, stream>>>(in, num_cols, out);
-    } else {
-      silu_mul_kernel<kVecs, false><<<grid, threads, 0, stream>>>(in, num_cols, out);
-    }
-  });
+  return dispatch_vecs(
+      num_rows, num_cols, silu_threads_for(num_cols), [&]<int kVecs>(const LaunchShape& shape) {
+        const auto kernel = out.row_scales != nullptr ? silu_mul_kernel<kVecs, true>
+                                                      : silu_mul_kernel<kVecs, false>;
+        return launch_overlapped(kernel, shape, stream, in, num_cols, out);
+      });
 }
 
 cudaError_t quantize_rows(const void* x, int num_rows, int num_cols, RowOutput out,
                           cudaStream_t stream) {
-  if (num_rows == 0) return cudaSuccess;
   const auto* const in = static_cast<const __nv_bfloat16*>(x);
-  return dispatch_vecs(num_cols, threads_for(num_cols), [&]<int kVecs>(int threads) {
-    quantize_rows_kernel<kVecs, true>
-        <<<static_cast<unsigned>(num_rows), threads, 0, stream>>>(in, num_cols, out);
-  });
+  return dispatch_vecs(num_rows, num_cols, threads_for(num_cols),
+                       [&]<int kVecs>(const LaunchShape& shape) {
+                         return launch_overlapped(quantize_rows_kernel<kVecs, true>, shape, stream,
+                                                  in, num_cols, out);
+                       });
 }
 
 cudaError_t add_bias(void* y, int64_t stride, const float* bias, int num_rows, int num_cols,
                      cudaStream_t stream) {
   if (num_rows == 0) return cudaSuccess;
-  add_bias_kernel<<<static_cast<unsigned>(num_rows), 256, 0, stream>>>(
-      static_cast<__nv_bfloat16*>(y), stride, bias, num_cols);
-  return cudaGetLastError();
+  return launch_overlapped(add_bias_kernel, {static_cast<unsigned>(num_rows), 256}, stream,
+                           static_cast<__nv_bfloat16*>(y), stride, bias, num_cols);
 }
 
 cudaError_t read_bytes(const void* data, size_t bytes, int num_sms, void* sink,
@@ -244,9 +244,9 @@ cudaError_t gather_rows(const void* table, const int32_t* ids, int num_rows, int
                         void* out, cudaStream_t stream) {
   if (num_rows == 0) return cudaSuccess;
   if (row_bytes % 16 != 0) return cudaErrorInvalidValue;
-  gather_rows_kernel<<<static_cast<unsigned>(num_rows), 128, 0, stream>>>(
-      static_cast<const uint4*>(table), ids, row_bytes / 16, static_cast<uint4*>(out));
-  return cudaGetLastError();
+  return launch_overlapped(gather_rows_kernel, {static_cast<unsigned>(num_rows), 128}, stream,
+                           static_cast<const uint4*>(table), ids, row_bytes / 16,
+                           static_cast<uint4*>(out));
 }
 
 }  // namespace slipstream::cuda

@@ -6,6 +6,7 @@
 // noise only where it could still win: noise never exceeds 24 ln 2. Filters come between the two,
 // see sample_filters.cuh. Bytes: the row once or twice, the second time from L2. Reference:
 // Sampler.
+#include "ops/cuda/common/launch.cuh"
 #include "ops/cuda/sample.h"
 
 #include <cfloat>
@@ -163,6 +164,7 @@ __global__ void __launch_bounds__(kThreads, 2)
                   int32_t* token_ids) {
   __shared__ Best shares[kThreads / 32];
   __shared__ int is_bad;
+  begin_after_previous();
   const SampleRow row = rows[blockIdx.x];
   const float* const x = logits + row.row * vocab_size;
   const auto size = static_cast<int32_t>(vocab_size);
@@ -191,6 +193,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 // An id that is none, of a row that the host is about to give up on, becomes one that can be read.
 __global__ void take_drawn_kernel(const int32_t* drawn, const int32_t* drawn_from, int num_tokens,
                                   int32_t* token_ids) {
+  begin_after_previous();
   const int token = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (token >= num_tokens || drawn_from[token] < 0) return;
   token_ids[token] = max(drawn[drawn_from[token]], 0);
@@ -202,16 +205,15 @@ cudaError_t take_drawn(const int32_t* drawn, const int32_t* drawn_from, int num_
                        int32_t* token_ids, cudaStream_t stream) {
   if (num_tokens == 0) return cudaSuccess;
   const auto num_blocks = static_cast<unsigned>((num_tokens + kThreads - 1) / kThreads);
-  take_drawn_kernel<<<num_blocks, kThreads, 0, stream>>>(drawn, drawn_from, num_tokens, token_ids);
-  return cudaGetLastError();
+  return launch_overlapped(take_drawn_kernel, {num_blocks, kThreads}, stream, drawn, drawn_from,
+                           num_tokens, token_ids);
 }
 
 cudaError_t sample(const float* logits, int64_t vocab_size, const SampleRow* rows, int num_rows,
                    int32_t* token_ids, cudaStream_t stream) {
   if (num_rows == 0) return cudaSuccess;
-  sample_kernel<<<static_cast<unsigned>(num_rows), kThreads, 0, stream>>>(logits, vocab_size, rows,
-                                                                          token_ids);
-  return cudaGetLastError();
+  return launch_overlapped(sample_kernel, {static_cast<unsigned>(num_rows), kThreads}, stream,
+                           logits, vocab_size, rows, token_ids);
 }
 
 }  // namespace slipstream::cuda

@@ -9,6 +9,7 @@
 #include "ops/cuda/attention/decode_paged.h"
 
 #include "ops/cuda/attention/page_tile.cuh"
+#include "ops/cuda/common/launch.cuh"
 #include "ops/cuda/common/ptx.cuh"
 
 namespace slipstream::cuda {
@@ -133,7 +134,7 @@ __device__ __forceinline__ int dim_of(int tile, int upper, int lane) {
 
 __device__ __forceinline__ DecodeQuery load_query(const DecodeQuery* query) {
   const int4 words = *reinterpret_cast<const int4*>(query);
-  return {words.x, words.y, words.z};
+  return {words.x, words.y, words.z, words.w};
 }
 
 template <KvType kType, int kHeadDim, int kHeadBlocks>
@@ -151,7 +152,10 @@ __global__ void __launch_bounds__(kWarps * 32)
   const int first = args.window > 0 && seq_len > args.window ? seq_len - args.window : 0;
   const int begin = split * args.split_len;
   const int end = min(seq_len, begin + args.split_len);
-  if (end <= begin) return;  // this context has fewer splits
+  if (end <= begin) {  // this context has fewer splits
+    begin_after_previous();
+    return;
+  }
   const int num_rows = args.num_heads / args.num_kv_heads;
 
   const int first_tile = max(begin, first) / kPageSize + warp;
@@ -183,8 +187,12 @@ __global__ void __launch_bounds__(kWarps * 32)
     cp_async_commit();
   };
 
-#pragma unroll
-  for (int stage = 0; stage < kStages - 1; ++stage) fetch(first_tile + stage * kWarps, stage);
+  // Pages of earlier steps need not wait for the kernel before, which writes this step's.
+  static_assert(kStages == 2);
+  const bool is_old = (first_tile + 1) * kPageSize <= query.old_len;
+  if (is_old) fetch(first_tile, 0);
+  begin_after_previous();
+  if (!is_old) fetch(first_tile, 0);
 
   QueryFragments<kType, kHeadDim, kHeadBlocks> q;
   q.load(static_cast<const __nv_bfloat16*>(args.q) + row * args.q_stride +
@@ -337,6 +345,7 @@ __global__ void __launch_bounds__(kWarps * 32)
 
 // Merges the splits of a query in order. Grid (heads, queries), head_dim threads.
 __global__ void merge_splits_kernel(const __grid_constant__ DecodeAttentionArgs args) {
+  begin_after_previous();
   const int head = blockIdx.x;
   const DecodeQuery query = load_query(args.queries + blockIdx.y);
   const int64_t row = query.row;
@@ -374,13 +383,12 @@ cudaError_t launch(const DecodeAttentionArgs& args, cudaStream_t stream) {
   if (error != cudaSuccess) return error;
   const dim3 grid(static_cast<unsigned>(args.max_splits), static_cast<unsigned>(args.num_kv_heads),
                   static_cast<unsigned>(args.num_queries));
-  kernel<<<grid, kWarps * 32, smem_bytes, stream>>>(args);
-  if (args.max_splits > 1) {
-    const dim3 merge_grid(static_cast<unsigned>(args.num_heads),
-                          static_cast<unsigned>(args.num_queries));
-    merge_splits_kernel<<<merge_grid, kHeadDim, 0, stream>>>(args);
-  }
-  return cudaGetLastError();
+  const auto smem = static_cast<size_t>(smem_bytes);
+  error = launch_overlapped(kernel, {grid, kWarps * 32, smem}, stream, args);
+  if (error != cudaSuccess || args.max_splits == 1) return error;
+  const dim3 merge_grid(static_cast<unsigned>(args.num_heads),
+                        static_cast<unsigned>(args.num_queries));
+  return launch_overlapped(merge_splits_kernel, {merge_grid, kHeadDim}, stream, args);
 }
 
 template <KvType kType, int kHeadDim>

@@ -14,6 +14,7 @@ struct alignas(16) DecodeQuery {
   int32_t row = 0;  // of q and out
   int32_t seq = 0;  // of the block table
   int32_t seq_len = 0;
+  int32_t old_len = 0;  // positions that earlier steps have written
 };
 
 struct DecodeAttentionArgs : PagedAttentionArgs {

@@ -8,6 +8,7 @@
 #include "ops/cuda/attention/prefill_paged.h"
 
 #include "ops/cuda/attention/page_tile.cuh"
+#include "ops/cuda/common/launch.cuh"
 #include "ops/cuda/common/ptx.cuh"
 
 namespace slipstream::cuda {
@@ -29,6 +30,7 @@ __global__ void __launch_bounds__(kThreads)
   using T = Tile<kType, kHeadDim>;
   constexpr int kTile = kTilePositions<kHeadDim>;
   extern __shared__ __align__(128) unsigned char smem[];
+  begin_after_previous();
   const PrefillTile tile = args.tiles[blockIdx.x];
   const int kv_head = blockIdx.y;
   const int warp = threadIdx.x >> 5;
@@ -260,8 +262,7 @@ cudaError_t launch(const PrefillAttentionArgs& args, cudaStream_t stream) {
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSmem);
   if (error != cudaSuccess) return error;
   const dim3 grid(static_cast<unsigned>(args.num_tiles), static_cast<unsigned>(args.num_kv_heads));
-  kernel<<<grid, kThreads, kSmem, stream>>>(args);
-  return cudaGetLastError();
+  return launch_overlapped(kernel, {grid, kThreads, kSmem}, stream, args);
 }
 
 template <KvType kType>

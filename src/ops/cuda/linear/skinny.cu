@@ -7,6 +7,7 @@
 // filled by cp.async; W rows are the M of mma.sync, tokens its N. Weights do not depend on the
 // kernel before, so their first slabs are requested before waiting for it. Bound: memory.
 // Reference: ops/cpu/ref linear.
+#include "ops/cuda/common/launch.cuh"
 #include "ops/cuda/common/ptx.cuh"
 #include "ops/cuda/linear/skinny.h"
 
@@ -78,13 +79,12 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm)
   for (int stage = 0; stage < S::kStages - 1; ++stage) {
     if (begin + stage < end) fetch_w(begin + stage, stage);
   }
-  if (args.overlap_previous) asm volatile("griddepcontrol.wait;" ::: "memory");
+  begin_after_previous();  // weights need not wait for the kernel before
 #pragma unroll
   for (int stage = 0; stage < S::kStages - 1; ++stage) {
     if (begin + stage < end) fetch_x(begin + stage, stage);
     cp_async_commit();
   }
-  if (args.overlap_previous) asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 
   float acc[2][kTokenBlocks][4];
   auto clear = [&] {
@@ -253,21 +253,11 @@ cudaError_t launch(const SkinnyArgs& args, int num_sms, cudaStream_t stream) {
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSmem);
   if (error != cudaSuccess) return error;
-  cudaLaunchConfig_t config{};
   const int64_t tiles = (args.num_rows + kTileRows - 1) / kTileRows;
   const int64_t slabs = int64_t{args.num_cols} * (kFp8 ? 1 : 2) / kSlabBytes;
   // Every CTA has work: the last of a tile to finish counts on all of them.
   const int64_t ctas = tiles * slabs < num_sms * kCtasPerSm ? tiles * slabs : num_sms * kCtasPerSm;
-  config.gridDim = dim3(static_cast<unsigned>(ctas));
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = kSmem;
-  config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = args.overlap_previous ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, args);
+  return launch_overlapped(kernel, {static_cast<unsigned>(ctas), kThreads, kSmem}, stream, args);
 }
 
 template <bool kFp8>

@@ -21,7 +21,6 @@ struct SkinnyArgs {
   int num_cols = 0;                // a multiple of 128 bytes
   // skinny_workspace_bytes(); the counters at its start are zero before and after.
   void* workspace = nullptr;
-  bool overlap_previous = false;  // programmatic dependent launch: weights are read early
 };
 
 size_t skinny_workspace_bytes(int num_sms);
