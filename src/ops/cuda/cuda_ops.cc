@@ -16,6 +16,7 @@
 #include "ops/cuda/attention/decode_paged.h"
 #include "ops/cuda/device_state.h"
 #include "ops/cuda/linear/skinny.h"
+#include "ops/cuda/nvtx_ops.h"
 #include "ops/cuda/qkv.h"
 #include "ops/cuda/rowwise.h"
 #include "ops/ops.h"
@@ -416,7 +417,7 @@ const Ops* cuda_ops(std::string* why) {
       .between_us = cuda::between_us,
       .measure_read_gb_s = measure_read_gb_s,
   };
-  return &kOps;
+  return &cuda::with_nvtx_ranges(kOps);
 }
 
 }  // namespace slipstream
