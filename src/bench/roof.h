@@ -26,7 +26,6 @@ struct GemmOptions {
   int64_t num_tokens = 512;
   int64_t rows = 4096;
   int64_t cols = 4096;
-  int passes = 5;
 };
 // Floating-point operations per second / 1e12 of `linear` on a large matrix whose blocks repeat
 // those of `source`; the best of several passes.

@@ -271,7 +271,9 @@ class BenchThroughputCommand : public Command {
         int_flag({"output-len", "", "TOKENS", str(options_.output_len), "tokens of each answer"},
                  {1, 1 << 24}, [this](int64_t value) { options_.output_len = value; }),
         int_flag({"profile", "", "STEPS", "0", "instead: what each op of so many full steps takes"},
-                 {1, 1 << 16}, [this](int64_t value) { options_.profile_steps = value; })};
+                 {1, 1 << 16}, [this](int64_t value) { options_.profile_steps = value; }),
+        text_flag({"profile-trace", "", "FILE", "", "these steps and ops as Chrome trace JSON"},
+                  [this](const std::string& value) { options_.profile_trace = value; })};
     for (Flag& flag : record_flags_.flags()) flags.push_back(std::move(flag));
     for (Flag& flag : engine_flags(shared_)) {
       if (flag.text.name.find("prefix-caching") != std::string::npos) continue;  // always off
@@ -288,6 +290,10 @@ class BenchThroughputCommand : public Command {
     engine_options.model = model.path;
     options_.repeats = record_flags_.repeats;
     options_.seed = shared_.seed.value_or(options_.seed);
+    if (!options_.profile_trace.empty() && options_.profile_steps == 0) {
+      return bad_usage(
+          "--profile-trace: what is traced are the steps of --profile, which is missing");
+    }
     if (options_.profile_steps > 0) {
       SLIPSTREAM_ASSIGN_OR_RETURN(const std::string table,
                                   profile_throughput(engine_options, options_));

@@ -90,12 +90,14 @@ def test_bench_throughput_records_rates_and_host_time(slipstream, stories):
     assert record["model"]["bytes_per_token"] > 100_000
 
 
-def test_bench_throughput_profile_says_what_each_op_takes(slipstream, stories):
+def test_bench_throughput_profile_says_what_each_op_takes(slipstream, stories, tmp_path):
     flags = ("--num-prompts", "4", "--max-num-seqs", "4", "--input-len", "8", "--output-len", "40")
-    result = slipstream.run("bench", "throughput", "-m", stories, "--profile", "10", *flags)
+    trace = tmp_path / "trace.json"
+    result = slipstream.run("bench", "throughput", "-m", stories, "--profile", "10",
+                            "--profile-trace", trace, *flags)
     assert result.code == 0, result.err
     head, columns, *rows = result.out.splitlines()
-    assert head.startswith("10 steps of 4.0 tokens, ")
+    assert head.startswith("10 steps of 4.0 tokens, ") and "F32 products" in head
     assert columns.split()[:3] == ["op", "calls", "us/step"]
     layers = 5
     calls = {row[:24].strip(): float(row[24:].split()[0]) for row in rows}
@@ -105,6 +107,15 @@ def test_bench_throughput_profile_says_what_each_op_takes(slipstream, stories):
     assert shares == sorted(shares, reverse=True) and 50 < sum(shares) <= 100.5
     result = slipstream.run("bench", "throughput", "-m", stories, "--profile", "100", *flags)
     assert result.code == 2 and "--profile" in result.err and "longer answers" in result.err
+
+    ranges = [event for event in json.loads(trace.read_text()) if event["ph"] == "X"]
+    steps = [event for event in ranges if event["name"] == "step"]
+    assert len(steps) == 10 and all(step["args"]["tokens"] == 4 for step in steps)
+    assert sum(event["name"] == "attention" for event in ranges) == 10 * layers
+    slipstream.refuses(2, "bench", "throughput", "-m", stories, "--profile-trace", trace,
+                       says="--profile, which is missing")
+    slipstream.refuses(1, "bench", "throughput", "-m", stories, "--profile", "10",
+                       "--profile-trace", tmp_path / "no" / "where", says="trace file")
 
 
 def test_bench_decode_divides_by_gaps_and_by_the_roof(slipstream, stories):
