@@ -120,6 +120,7 @@ Ops make_table(const Ops& inner) {
   set<&Ops::replay, "replay">(table);
   set<&Ops::sampled, "wait for tokens">(table);
   set<&Ops::measure_read_gb_s, "measure_read_gb_s">(table);
+  set<&Ops::measure_limits, "measure_limits">(table);
   return table;
 }
 
