@@ -7,7 +7,6 @@
 #include "base/strings.h"
 #include "base/thread_pool.h"
 #include "ops/gemm_roof.h"
-#include "ops/read_roof.h"
 
 namespace slipstream {
 namespace {
@@ -33,17 +32,6 @@ Result<const Ops*> find_cpu_ops(const std::string& name) {
     return ops;
   }
   return bad_usage(str("unknown instruction set ", quote(name)));
-}
-
-Result<double> measure_read_gb_s(const RoofOptions& options, int64_t bytes) {
-  SLIPSTREAM_ASSIGN_OR_RETURN(const Ops* ops, find_cpu_ops(options.cpu_isa));
-  ThreadPool pool(options.num_threads);
-  OpContext context;
-  context.pool = &pool;
-  SLIPSTREAM_RETURN_IF_ERROR(ops->open(
-      context,
-      {.max_tokens = 1, .max_cols = 1024, .max_heads = 1, .max_head_dim = 64, .max_context = 16}));
-  return measure_buffer_read_gb_s(*ops, context, bytes);
 }
 
 Result<double> measure_gemm_tflops(const RoofOptions& options, const SourceMatrix& source,

@@ -1,5 +1,5 @@
-// What this machine can do at most, measured with the backend's own code: read bandwidth and GEMM
-// rate. Uses the ops layer directly; no engine is involved.
+// What the CPU can multiply at most, measured with the backend's own code. Uses the ops layer
+// directly; no engine is involved.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +18,6 @@ struct RoofOptions {
   std::string cpu_isa = "auto";  // auto, ref, avx2, avx512
   int num_threads = 1;
 };
-
-// Gigabytes per second over a buffer of `bytes` bytes; median of several passes.
-Result<double> measure_read_gb_s(const RoofOptions& options, int64_t bytes);
 
 struct GemmOptions {
   int64_t num_tokens = 512;

@@ -1,16 +1,15 @@
 // The kernels behind a machine's limits. They compute nothing, so there is no reference.
 //
 //   read_pieces   block b reads pieces b, b + grid, ...; 256 threads with 8 loads of 16 bytes each
-//                 under way make a piece. As many blocks as fit at once: about 100 KB under way on
+//                 under way make a piece. As many blocks as fit at once: up to 192 KB under way on
 //                 a multiprocessor, where 3.35 TB/s at 1 us of latency need 25 and 4.8 TB/s
 //                 need 37. Bytes: those of the pieces, and 16 a piece. Bound: memory.
 //   write_bytes   grid-stride, 4 stores of 16 bytes each under way. Bound: memory.
 //   run_barriers  one counter, added to and polled by a thread of each block. Bound: the way to the
 //                 L2 cache and back.
 //
-// All pieces are read by one launch. A launch for each of a model's matrices, of 5 to 15 us, waits
-// for the last block of the one before and then fills the GPU anew: about 3 us, a fifth of the
-// rate.
+// All pieces are read by one launch. One for each of a model's matrices, of 5 to 15 us, would wait
+// for the last block of the one before and then fill the GPU anew.
 #include <algorithm>
 
 #include "ops/cuda/limits.h"
