@@ -10,6 +10,8 @@
 
 namespace slipstream {
 
+class TraceWriter;  // base/trace.h
+
 struct StepProfile {
   // All calls of an op on matrices of one shape.
   struct Op {
@@ -18,6 +20,8 @@ struct StepProfile {
     double us = 0.0;
     double bytes = 0.0;  // weights, pages and activations, each once
     double flops = 0.0;
+    std::string format = {};   // of products: "bf16", "Q4_1"; empty: nothing is multiplied
+    double gemm_tflops = 0.0;  // of large products in this format, measured here; 0: not known
   };
 
   // Wanted: so many steps of at least so many sequences, after some of these: in the first ones a
@@ -25,6 +29,7 @@ struct StepProfile {
   int64_t most_steps = 0;
   int64_t least_seqs = 1;
   int64_t skipped_steps = 0;
+  TraceWriter* trace = nullptr;  // gets a lane of ops and one of steps; must outlive the engine
   // Filled when the engine closes.
   int64_t num_steps = 0;
   int64_t num_tokens = 0;    // of all steps

@@ -18,6 +18,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -31,7 +32,7 @@ struct TraceEvent {
     const char* name = nullptr;  // a literal; null ends the list
     int64_t value = 0;
   };
-  const char* name = "";  // a literal: it is read after the range ended
+  const char* name = "";  // a literal, or kept by the lane: it is read after the range ended
   int64_t begin_ns = 0;   // steady clock
   int64_t end_ns = 0;
   std::array<Arg, 3> args{};
@@ -53,6 +54,9 @@ class TraceLane {
     head_.store(head + 1, std::memory_order_release);
   }
 
+  // `name` for as long as the lane lives.
+  const char* keep(const std::string& name) { return names_.insert(name).first->c_str(); }
+
  private:
   friend class TraceWriter;
   const std::string name_;
@@ -61,7 +65,8 @@ class TraceLane {
   alignas(64) std::atomic<uint64_t> head_{0};
   alignas(64) std::atomic<uint64_t> tail_{0};
   std::atomic<int64_t> num_dropped_{0};
-  bool named_ = false;  // the writer's: the file knows the name
+  std::unordered_set<std::string> names_;  // what is in it never moves
+  bool named_ = false;                     // the writer's: the file knows the name
 };
 
 // What lies between construction and destruction, on a lane that may be null.

@@ -35,15 +35,18 @@ Json host_json(const RecordHead& head) {
   const bool known = ::uname(&system) == 0;
   std::string cpu = proc_value("/proc/cpuinfo", "model name");
   if (cpu.empty() && known) cpu = static_cast<const char*>(system.machine);
-  const bool on_gpu = head.model != nullptr && !head.model->gpu.empty();
+  const GpuNames gpu = head.model == nullptr ? head.gpu
+                                             : GpuNames{head.model->gpu, head.model->gpu_driver,
+                                                        head.model->gpu_runtime};
+  const bool on_gpu = !gpu.name.empty();
   return Json{{"cpu", cpu},
               {"cores", ::sysconf(_SC_NPROCESSORS_ONLN)},
               {"cores_used", head.cores_used},
               {"memory_bytes", physical_memory_bytes()},
               {"kernel", known ? static_cast<const char*>(system.release) : ""},
-              {"gpus", on_gpu ? Json::array({head.model->gpu}) : Json::array()},
-              {"driver", on_gpu ? Json(head.model->gpu_driver) : Json(nullptr)},
-              {"cuda", on_gpu ? Json(head.model->gpu_runtime) : Json(nullptr)}};
+              {"gpus", on_gpu ? Json::array({gpu.name}) : Json::array()},
+              {"driver", on_gpu ? Json(gpu.driver) : Json(nullptr)},
+              {"cuda", on_gpu ? Json(gpu.cuda) : Json(nullptr)}};
 }
 
 // The command line as typed; words with spaces in single quotes.

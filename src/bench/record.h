@@ -15,12 +15,17 @@ namespace slipstream {
 
 constexpr int kRecordSchema = 1;
 
+struct GpuNames {
+  std::string name, driver, cuda;  // empty: no GPU
+};
+
 struct RecordHead {
   std::string kind;  // "decode", "prefill", "limits"
   Json config;
   int repeats = 1;
   int cores_used = 0;
   const ModelInfo* model = nullptr;  // null: no model was involved
+  GpuNames gpu = {};                 // of a measurement without a model
   double bytes_per_token = 0.0;      // weights, and KV where decode reads it; of one sequence
 };
 

@@ -1,14 +1,12 @@
 #include "bench/roof.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <vector>
 
-#include "base/random.h"
 #include "base/strings.h"
 #include "base/thread_pool.h"
-#include "ops/read_roof.h"
+#include "ops/gemm_roof.h"
 
 namespace slipstream {
 namespace {
@@ -36,52 +34,16 @@ Result<const Ops*> find_cpu_ops(const std::string& name) {
   return bad_usage(str("unknown instruction set ", quote(name)));
 }
 
-Result<double> measure_read_gb_s(const RoofOptions& options, int64_t bytes) {
-  SLIPSTREAM_ASSIGN_OR_RETURN(const Ops* ops, find_cpu_ops(options.cpu_isa));
-  ThreadPool pool(options.num_threads);
-  OpContext context;
-  context.pool = &pool;
-  SLIPSTREAM_RETURN_IF_ERROR(ops->open(
-      context,
-      {.max_tokens = 1, .max_cols = 1024, .max_heads = 1, .max_head_dim = 64, .max_context = 16}));
-  return measure_buffer_read_gb_s(*ops, context, bytes);
-}
-
 Result<double> measure_gemm_tflops(const RoofOptions& options, const SourceMatrix& source,
                                    const GemmOptions& gemm) {
   SLIPSTREAM_ASSIGN_OR_RETURN(const Ops* ops, find_cpu_ops(options.cpu_isa));
   ThreadPool pool(options.num_threads);
-  OpContext context;
-  context.pool = &pool;
-  SLIPSTREAM_RETURN_IF_ERROR(ops->open(context, {.max_tokens = gemm.num_tokens,
-                                                 .max_cols = gemm.cols,
-                                                 .max_heads = 1,
-                                                 .max_head_dim = 64,
-                                                 .max_context = gemm.num_tokens}));
   SourceMatrix large{nullptr, source.type, gemm.rows, gemm.cols};
   const std::vector<std::byte> blocks = repeated_blocks(source, large.bytes());
   large.data = blocks.data();
-  SLIPSTREAM_ASSIGN_OR_RETURN(const Weight weight, ops->pack(context, large, WeightRole::kLinear));
-
-  std::vector<float> x(static_cast<size_t>(gemm.num_tokens * gemm.cols));
-  std::vector<float> y(static_cast<size_t>(gemm.num_tokens * gemm.rows));
-  SplitMix64 random(1);
-  for (float& value : x) value = random.symmetric();
-  const TensorView x_view =
-      TensorView::contiguous(x.data(), DType::kF32, {gemm.num_tokens, gemm.cols});
-  const LinearPart part{
-      &weight, nullptr,
-      TensorView::contiguous(y.data(), DType::kF32, {gemm.num_tokens, gemm.rows})};
-  const double flops = 2.0 * static_cast<double>(gemm.num_tokens) * static_cast<double>(gemm.rows) *
-                       static_cast<double>(gemm.cols);
-  double best = 0.0;
-  for (int pass = 0; pass < gemm.passes; ++pass) {
-    const auto started = std::chrono::steady_clock::now();
-    ops->linear(context, x_view, {&part, 1});
-    const std::chrono::duration<double> span = std::chrono::steady_clock::now() - started;
-    best = std::max(best, flops / span.count() / 1e12);
-  }
-  return best;
+  SLIPSTREAM_ASSIGN_OR_RETURN(const GemmRate rate,
+                              measure_gemm(*ops, pool, large, DType::kBF16, gemm.num_tokens));
+  return rate.best_tflops;
 }
 
 }  // namespace slipstream

@@ -1,5 +1,5 @@
-// What this machine can do at most, measured with the backend's own code: read bandwidth and GEMM
-// rate. Uses the ops layer directly; no engine is involved.
+// What the CPU can multiply at most, measured with the backend's own code. Uses the ops layer
+// directly; no engine is involved.
 #pragma once
 
 #include <cstdint>
@@ -19,14 +19,10 @@ struct RoofOptions {
   int num_threads = 1;
 };
 
-// Gigabytes per second over a buffer of `bytes` bytes; median of several passes.
-Result<double> measure_read_gb_s(const RoofOptions& options, int64_t bytes);
-
 struct GemmOptions {
   int64_t num_tokens = 512;
   int64_t rows = 4096;
   int64_t cols = 4096;
-  int passes = 5;
 };
 // Floating-point operations per second / 1e12 of `linear` on a large matrix whose blocks repeat
 // those of `source`; the best of several passes.

@@ -4,20 +4,20 @@
 #include <cmath>
 #include <condition_variable>
 #include <functional>
-#include <iomanip>
 #include <memory>
 #include <mutex>
 #include <numeric>
 #include <span>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/strings.h"
+#include "base/trace.h"
 #include "bench/decode.h"
 #include "bench/distribution.h"
+#include "bench/profile_table.h"
 #include "slipstream/engine.h"
 #include "slipstream/step_profile.h"
 
@@ -153,27 +153,6 @@ EngineOptions with_room(EngineOptions chosen, const ThroughputOptions& options) 
   return chosen;
 }
 
-std::string profile_table(const StepProfile& profile, double read_gb_s) {
-  const auto steps = static_cast<double>(profile.num_steps);
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(1);
-  out << profile.num_steps << " steps of " << static_cast<double>(profile.num_tokens) / steps
-      << " tokens, " << profile.span_us / steps << " us each, op by op; read rate " << read_gb_s
-      << " GB/s\n"
-      << "op                        calls    us/step      %    us/call     GB/s  % of it  "
-         "TFLOP/s\n";
-  for (const StepProfile::Op& time : profile.ops) {
-    const double gb_s = time.bytes / time.us * 1e-3;
-    out << std::left << std::setw(24) << time.name << std::right << std::setw(7)
-        << static_cast<double>(time.num_calls) / steps << std::setw(11) << time.us / steps
-        << std::setw(7) << 100.0 * time.us / profile.span_us << std::setw(11)
-        << time.us / static_cast<double>(time.num_calls) << std::setw(9) << gb_s << std::setw(9)
-        << (read_gb_s > 0.0 ? 100.0 * gb_s / read_gb_s : 0.0) << std::setw(9)
-        << time.flops / time.us * 1e-6 << "\n";
-  }
-  return out.str();
-}
-
 }  // namespace
 
 Result<std::string> profile_throughput(const EngineOptions& engine_options,
@@ -184,6 +163,14 @@ Result<std::string> profile_throughput(const EngineOptions& engine_options,
                       .least_seqs = std::min<int64_t>(num_prompts, chosen.max_num_seqs),
                       .skipped_steps = options.profile_steps};
   chosen.profile = &profile;
+  std::unique_ptr<TraceWriter> trace;  // outlives the engine
+  if (!options.profile_trace.empty()) {
+    // A small model's step has a hundred ops and takes as few microseconds.
+    SLIPSTREAM_ASSIGN_OR_RETURN(
+        trace, TraceWriter::open(options.profile_trace,
+                                 {.lane_capacity = 1 << 18, .flush_interval_ms = 20}));
+    profile.trace = trace.get();
+  }
   EndCounter counter;
   double read_gb_s = 0.0;
   {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "base/json.h"
 #include "base/status.h"
@@ -18,11 +19,12 @@ struct ThroughputOptions {
   int64_t output_len = 128;
   int repeats = 3;
   uint64_t seed = 1;
-  int64_t profile_steps = 0;  // instead of measuring: what each op of so many full steps takes
+  int64_t profile_steps = 0;       // instead of measuring: what each op of so many full steps takes
+  std::string profile_trace = {};  // file that gets these ops and steps as Chrome trace JSON
 };
 
 // A table of `profile_steps` steps with as many sequences as run at once, after as many that are
-// left out: op, calls and time a step, GB/s and its share of the read rate measured here, TFLOP/s.
+// left out; see profile_table.h.
 Result<std::string> profile_throughput(const EngineOptions& engine_options,
                                        const ThroughputOptions& options);
 

@@ -1,72 +1,24 @@
-// slipstream bench decode, prefill, engine, limits: flags, and the words around the records.
-#include <functional>
-#include <iomanip>
-#include <sstream>
+// slipstream bench decode, prefill, engine, throughput: flags, and the words around the records.
 #include <string>
 #include <utility>
 
-#include "base/machine.h"
 #include "base/strings.h"
 #include "bench/decode.h"
-#include "bench/distribution.h"
 #include "bench/engine_steps.h"
 #include "bench/prefill.h"
 #include "bench/record.h"
-#include "bench/roof.h"
 #include "bench/throughput.h"
 #include "cli/command.h"
 #include "cli/line_io.h"
 #include "cli/model_path.h"
 #include "cli/open_client.h"
+#include "cli/record_flags.h"
 #include "cli/shared_flags.h"
 
 namespace slipstream {
 namespace {
 
-std::string fixed(double value, int digits) {
-  std::ostringstream text;
-  text << std::fixed << std::setprecision(digits) << value;
-  return text.str();
-}
-
 std::string percent(double share) { return fixed(share * 100.0, 0) + " %"; }
-
-// --json, --save, --repeats: where records go.
-struct RecordFlags {
-  bool json = false;
-  std::string save_path;
-  int repeats = 5;
-
-  std::vector<Flag> flags() {
-    return {
-        int_flag({"repeats", "", "N", str(repeats), "measured runs, after one that is not"},
-                 {1, 100000}, [this](int64_t value) { repeats = static_cast<int>(value); }),
-        switch_flag({"json", "", "", "", "one JSON object a line, the summary last"},
-                    [this] { json = true; }),
-        text_flag({"save", "", "FILE", "", "append the records to this JSONL file"},
-                  [this](const std::string& value) { save_path = value; }),
-    };
-  }
-};
-
-// Prints each record as JSON, or as the line `words` makes of it.
-Result<RecordWriter> open_records(const RecordFlags& flags, Output& output,
-                                  std::function<std::string(const Json&)> words) {
-  return RecordWriter::open(flags.save_path, [&output, json = flags.json,
-                                              words = std::move(words)](const std::string& line) {
-    if (json) {
-      output.write_now(line);
-      return;
-    }
-    const Result<Json> record = parse_json(line, "record");
-    if (record.ok()) output.write_now(words(record.value()) + "\n");
-  });
-}
-
-std::string label(const Json& record) {
-  return record.contains("summary") ? str("median of ", record["repeats"].get<int>(), ": ")
-                                    : str("run ", record["repeat"].get<int>() + 1, ": ");
-}
 
 std::string decode_words(const Json& record) {
   const Json& ms = record["ms_per_token"];
@@ -271,7 +223,9 @@ class BenchThroughputCommand : public Command {
         int_flag({"output-len", "", "TOKENS", str(options_.output_len), "tokens of each answer"},
                  {1, 1 << 24}, [this](int64_t value) { options_.output_len = value; }),
         int_flag({"profile", "", "STEPS", "0", "instead: what each op of so many full steps takes"},
-                 {1, 1 << 16}, [this](int64_t value) { options_.profile_steps = value; })};
+                 {1, 1 << 16}, [this](int64_t value) { options_.profile_steps = value; }),
+        text_flag({"profile-trace", "", "FILE", "", "these steps and ops as Chrome trace JSON"},
+                  [this](const std::string& value) { options_.profile_trace = value; })};
     for (Flag& flag : record_flags_.flags()) flags.push_back(std::move(flag));
     for (Flag& flag : engine_flags(shared_)) {
       if (flag.text.name.find("prefix-caching") != std::string::npos) continue;  // always off
@@ -288,6 +242,10 @@ class BenchThroughputCommand : public Command {
     engine_options.model = model.path;
     options_.repeats = record_flags_.repeats;
     options_.seed = shared_.seed.value_or(options_.seed);
+    if (!options_.profile_trace.empty() && options_.profile_steps == 0) {
+      return bad_usage(
+          "--profile-trace: what is traced are the steps of --profile, which is missing");
+    }
     if (options_.profile_steps > 0) {
       SLIPSTREAM_ASSIGN_OR_RETURN(const std::string table,
                                   profile_throughput(engine_options, options_));
@@ -305,63 +263,6 @@ class BenchThroughputCommand : public Command {
   ThroughputOptions options_;
 };
 
-class BenchLimitsCommand : public Command {
- public:
-  std::string name() const override { return "bench limits"; }
-  std::string summary() const override {
-    return "read bandwidth of this machine's memory with the kernels that stream weights";
-  }
-  std::vector<Flag> flags() override {
-    std::vector<Flag> flags = {
-        int_flag({"bytes", "", "BYTES", "268435456", "size of the buffer that is read"},
-                 {1 << 20, int64_t{1} << 38}, [this](int64_t value) { bytes_ = value; })};
-    for (Flag& flag : record_flags_.flags()) flags.push_back(std::move(flag));
-    for (Flag& flag : engine_flags(shared_)) {
-      const std::string& flag_name = flag.text.name;
-      if (flag_name == "device" || flag_name == "threads" || flag_name == "cpu-isa") {
-        flags.push_back(std::move(flag));
-      }
-    }
-    return flags;
-  }
-  Result<int> run() override {
-    Output output;
-    const auto words = [](const Json& record) {
-      return str(label(record), "read ", fixed(record["read_gb_s"].get<double>(), 1), " GB/s");
-    };
-    SLIPSTREAM_ASSIGN_OR_RETURN(RecordWriter records, open_records(record_flags_, output, words));
-    RoofOptions roof;
-    roof.cpu_isa = shared_.engine.cpu_isa;
-    roof.num_threads =
-        shared_.engine.num_threads > 0 ? shared_.engine.num_threads : available_cores();
-    RecordHead head;
-    head.kind = "limits";
-    head.config = Json{{"bytes", bytes_}, {"cpu_isa", roof.cpu_isa}};
-    head.repeats = record_flags_.repeats;
-    head.cores_used = roof.num_threads;
-    std::vector<double> all;
-    for (int repeat_idx = 0; repeat_idx < record_flags_.repeats; ++repeat_idx) {
-      Json record = begin_record(head);
-      SLIPSTREAM_ASSIGN_OR_RETURN(const double read_gb_s, measure_read_gb_s(roof, bytes_));
-      record["repeat"] = repeat_idx;
-      record["read_gb_s"] = read_gb_s;
-      SLIPSTREAM_RETURN_IF_ERROR(records.write(record));
-      all.push_back(read_gb_s);
-    }
-    Json summary = begin_record(head);
-    summary["summary"] = true;
-    summary["read_gb_s"] = median(all);
-    SLIPSTREAM_RETURN_IF_ERROR(records.write(summary));
-    if (!output.status().ok()) return output.status();
-    return 0;
-  }
-
- private:
-  SharedOptions shared_;
-  RecordFlags record_flags_;
-  int64_t bytes_ = 256 << 20;
-};
-
 }  // namespace
 
 std::unique_ptr<Command> make_bench_decode_command() {
@@ -376,9 +277,6 @@ std::unique_ptr<Command> make_bench_throughput_command() {
 
 std::unique_ptr<Command> make_bench_engine_command() {
   return std::make_unique<BenchEngineCommand>();
-}
-std::unique_ptr<Command> make_bench_limits_command() {
-  return std::make_unique<BenchLimitsCommand>();
 }
 
 }  // namespace slipstream

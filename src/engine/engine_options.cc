@@ -46,31 +46,6 @@ Result<const Ops*> find_ops(const std::string& isa_name) {
   return bad_usage(str("cpu_isa is ", quote(isa_name), "; it must be auto, ref, avx2 or avx512"));
 }
 
-// The table of the device; the CPU's where `auto` finds no GPU that this build can use.
-Result<const Ops*> find_device(const EngineOptions& options) {
-  const std::string& device = options.device;
-  if (device == "cpu") return find_ops(options.cpu_isa);
-  std::string why;
-  if (device == "auto") {
-    const Ops* const cuda = options.cpu_isa == "auto" ? cuda_ops(&why) : nullptr;
-    if (cuda != nullptr) return cuda;
-    return find_ops(options.cpu_isa);
-  }
-  if (device != "cuda" && !starts_with(device, "cuda:")) {
-    return bad_usage(str("device is ", quote(device), "; it must be auto, cpu, cuda or cuda:N"));
-  }
-  const Ops* const cuda = cuda_ops(&why);
-  if (cuda == nullptr) {
-    return does_not_fit(str("device ", quote(device), " is missing: ", why, "; use cpu"));
-  }
-  if (device != "cuda" && device != "cuda:0") {
-    return does_not_fit(str("device ", quote(device),
-                            ": this build runs on cuda:0 alone; hide the "
-                            "others with CUDA_VISIBLE_DEVICES"));
-  }
-  return cuda;
-}
-
 bool on_gpu(const Ops& ops) { return ops.memory != &host_memory(); }
 
 Result<DType> find_kv_dtype(const std::string& name, const Ops& ops) {
@@ -111,6 +86,30 @@ Status check_counts(const EngineOptions& options) {
 }
 
 }  // namespace
+
+Result<const Ops*> find_device(const EngineOptions& options) {
+  const std::string& device = options.device;
+  if (device == "cpu") return find_ops(options.cpu_isa);
+  std::string why;
+  if (device == "auto") {
+    const Ops* const cuda = options.cpu_isa == "auto" ? cuda_ops(&why) : nullptr;
+    if (cuda != nullptr) return cuda;
+    return find_ops(options.cpu_isa);
+  }
+  if (device != "cuda" && !starts_with(device, "cuda:")) {
+    return bad_usage(str("device is ", quote(device), "; it must be auto, cpu, cuda or cuda:N"));
+  }
+  const Ops* const cuda = cuda_ops(&why);
+  if (cuda == nullptr) {
+    return does_not_fit(str("device ", quote(device), " is missing: ", why, "; use cpu"));
+  }
+  if (device != "cuda" && device != "cuda:0") {
+    return does_not_fit(str("device ", quote(device),
+                            ": this build runs on cuda:0 alone; hide the "
+                            "others with CUDA_VISIBLE_DEVICES"));
+  }
+  return cuda;
+}
 
 Result<ResolvedOptions> resolve_options(const EngineOptions& options) {
   ResolvedOptions resolved;

@@ -22,4 +22,8 @@ struct ResolvedOptions {
 
 Result<ResolvedOptions> resolve_options(const EngineOptions& options);
 
+// The table of options.device, with options.cpu_isa; the CPU's where `auto` finds no GPU that this
+// build can use.
+Result<const Ops*> find_device(const EngineOptions& options);
+
 }  // namespace slipstream

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <new>
 #include <utility>
 
@@ -14,6 +15,7 @@
 #include "engine/engine_options.h"
 #include "engine/fake_executor.h"
 #include "model/families/families.h"
+#include "ops/gemm_roof.h"
 #include "sampling/sampling_params.h"
 #include "slipstream/step_profile.h"
 
@@ -248,6 +250,7 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
     profile_.emplace(options.profile->most_steps, options.profile->least_seqs,
                      options.profile->skipped_steps);
     profile_result_ = options.profile;
+    if (options.profile->trace != nullptr) profile_->trace_to(*options.profile->trace);
   }
   const Ops& ops = profile_ ? profile_->attach(*resolved.ops) : *resolved.ops;
   const auto free_at_start = static_cast<double>(ops.memory->free_bytes());
@@ -319,14 +322,38 @@ void ModelRunner::fake_state(const EngineOptions& options) {
 }
 
 ModelRunner::~ModelRunner() {
-  if (!profile_ || state_ == nullptr) return;
+  if (profile_ && state_ != nullptr) finish_profile();
+}
+
+// The roofs of products are measured when nothing else is to be done: the model's memory is free
+// then, and the device is as warm as it was.
+void ModelRunner::finish_profile() {
   StepProfile& result = *profile_result_;
+  result.num_tokens = profile_->num_tokens();
   for (OpTime& op : profile_->times(state_->ctx)) {
-    result.ops.push_back({std::move(op.name), op.num_calls, op.us, op.bytes, op.flops});
+    result.ops.push_back({.name = std::move(op.name),
+                          .num_calls = op.num_calls,
+                          .us = op.us,
+                          .bytes = op.bytes,
+                          .flops = op.flops,
+                          .format = std::move(op.format)});
   }
   result.num_steps = profile_->num_steps();
-  result.num_tokens = profile_->num_tokens();
   result.span_us = profile_->span_us();
+  const Ops& ops = profile_->inner();
+  sampler_.reset();
+  executors_.clear();
+  state_.reset();
+  std::map<std::string, double> gemm_tflops;
+  for (StepProfile::Op& op : result.ops) {
+    if (op.format.empty()) continue;
+    const auto [known, is_new] = gemm_tflops.try_emplace(op.format, 0.0);
+    if (is_new) {
+      const Result<GemmRate> rate = measure_gemm(ops, *pool_, op.format);
+      if (rate.ok()) known->second = rate.value().median_tflops;
+    }
+    op.gemm_tflops = known->second;
+  }
 }
 
 TensorView ModelRunner::forward(const ForwardBatch& batch) {

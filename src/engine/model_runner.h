@@ -74,6 +74,7 @@ class ModelRunner {
   Status load_state(const EngineOptions& options, const ResolvedOptions& resolved,
                     const ModelDescription& model, const KVGroupSpec& group);
   void fake_state(const EngineOptions& options);
+  void finish_profile();
 
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<Checkpoint> checkpoint_;  // weights may borrow its mapped bytes; null for dummy

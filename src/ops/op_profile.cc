@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/strings.h"
+#include "ops/gemm_roof.h"
 
 namespace slipstream {
 namespace {
@@ -18,13 +19,13 @@ double bytes_of(const TensorView& view) {
 // The entries of the table: each finds its profile in the context.
 struct ProfiledOps {
   template <typename Call>
-  static void timed(OpContext& ctx, std::string name, double bytes, double flops,
-                    const Call& call) {
+  static void timed(OpContext& ctx, OpProfile::Pending op, const Call& call) {
     OpProfile& profile = *ctx.profile;
     const Ops& inner = *profile.inner_;
     if (!profile.active()) return call(inner);
     const auto idx = static_cast<int>(2 * profile.pending_.size());
-    profile.pending_.push_back({std::move(name), bytes, flops});
+    if (idx == 0) profile.began_ns_ = steady_now_ns();
+    profile.pending_.push_back(std::move(op));
     profile.mark(ctx, idx);
     call(inner);
     profile.mark(ctx, idx + 1);
@@ -35,21 +36,21 @@ struct ProfiledOps {
     return ctx.profile->inner_->begin_step(ctx, batch);
   }
   static void embed(OpContext& ctx, const Weight& table, const int32_t* token_ids, TensorView out) {
-    timed(ctx, "embed", 2.0 * bytes_of(out), 0.0,
+    timed(ctx, {"embed", 2.0 * bytes_of(out)},
           [&](const Ops& ops) { ops.embed(ctx, table, token_ids, out); });
   }
   static void rms_norm(OpContext& ctx, TensorView x, const float* weight, float eps,
                        Activations out) {
-    timed(ctx, "rms_norm", bytes_of(x) + bytes_of(out.values), 0.0,
+    timed(ctx, {"rms_norm", bytes_of(x) + bytes_of(out.values)},
           [&](const Ops& ops) { ops.rms_norm(ctx, x, weight, eps, out); });
   }
   static void add_rms_norm(OpContext& ctx, TensorView residual, TensorView x, const float* weight,
                            float eps, Activations out) {
-    timed(ctx, "add_rms_norm", 3.0 * bytes_of(x) + bytes_of(out.values), 0.0,
+    timed(ctx, {"add_rms_norm", 3.0 * bytes_of(x) + bytes_of(out.values)},
           [&](const Ops& ops) { ops.add_rms_norm(ctx, residual, x, weight, eps, out); });
   }
   static void to_activations(OpContext& ctx, TensorView x, Activations out) {
-    timed(ctx, "to_activations", bytes_of(x) + bytes_of(out.values), 0.0,
+    timed(ctx, {"to_activations", bytes_of(x) + bytes_of(out.values)},
           [&](const Ops& ops) { ops.to_activations(ctx, x, out); });
   }
   static void linear(OpContext& ctx, const Activations& x, std::span<const LinearPart> parts) {
@@ -62,19 +63,19 @@ struct ProfiledOps {
     const int64_t cols = parts.front().weight->cols;
     const double flops = 2.0 * static_cast<double>(x.values.dim(0)) * static_cast<double>(rows) *
                          static_cast<double>(cols);
-    timed(ctx, str("linear ", rows, "x", cols), bytes, flops,
+    timed(ctx, {str("linear ", rows, "x", cols), bytes, flops, gemm_format(*parts.front().weight)},
           [&](const Ops& ops) { ops.linear(ctx, x, parts); });
   }
   static void rope_table(OpContext& ctx, const int32_t* positions, const RopeParams& rope,
                          TensorView cos_sin) {
-    timed(ctx, "rope_table", bytes_of(cos_sin), 0.0,
+    timed(ctx, {"rope_table", bytes_of(cos_sin)},
           [&](const Ops& ops) { ops.rope_table(ctx, positions, rope, cos_sin); });
   }
   static void norm_rope_append(OpContext& ctx, const QkvArgs& args) {
     const double rows = bytes_of(args.q) + bytes_of(args.k) + bytes_of(args.v);
     const double pages = static_cast<double>(args.k.num_elements() + args.v.num_elements()) *
                          static_cast<double>(dtype_bytes(args.kv.dtype));
-    timed(ctx, "norm_rope_append", rows + bytes_of(args.q) + pages, 0.0,
+    timed(ctx, {"norm_rope_append", rows + bytes_of(args.q) + pages},
           [&](const Ops& ops) { ops.norm_rope_append(ctx, args); });
   }
   static void attention(OpContext& ctx, const AttentionArgs& args) {
@@ -82,18 +83,21 @@ struct ProfiledOps {
     const double per_position = 2.0 * args.kv.num_kv_heads * args.kv.head_dim *
                                 static_cast<double>(dtype_bytes(args.kv.dtype));
     const auto heads = static_cast<double>(args.q.dim(1));
-    timed(ctx, "attention",
-          static_cast<double>(profile.num_positions_) * per_position + 2.0 * bytes_of(args.q),
-          4.0 * profile.num_pairs_ * heads * args.kv.head_dim,
+    // On a GPU a long prompt's is as good as a product; the CPU's has no product to compare with.
+    const std::string format = args.q.dtype == DType::kBF16 ? dtype_name(DType::kBF16) : "";
+    timed(ctx,
+          {"attention",
+           static_cast<double>(profile.num_positions_) * per_position + 2.0 * bytes_of(args.q),
+           4.0 * profile.num_pairs_ * heads * args.kv.head_dim, format},
           [&](const Ops& ops) { ops.attention(ctx, args); });
   }
   static void silu_mul(OpContext& ctx, TensorView gate, TensorView up, Activations out) {
-    timed(ctx, "silu_mul", bytes_of(gate) + bytes_of(up) + bytes_of(out.values), 0.0,
+    timed(ctx, {"silu_mul", bytes_of(gate) + bytes_of(up) + bytes_of(out.values)},
           [&](const Ops& ops) { ops.silu_mul(ctx, gate, up, out); });
   }
   static void gather_rows(OpContext& ctx, TensorView x, const int32_t* rows, int64_t num_rows,
                           TensorView out) {
-    timed(ctx, "gather_rows", 2.0 * bytes_of(out), 0.0,
+    timed(ctx, {"gather_rows", 2.0 * bytes_of(out)},
           [&](const Ops& ops) { ops.gather_rows(ctx, x, rows, num_rows, out); });
   }
   static void replay(OpContext& ctx, uint64_t key, const std::function<void()>& launch) {
@@ -102,7 +106,7 @@ struct ProfiledOps {
   }
   static void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows, int slot) {
     const double row_bytes = static_cast<double>(logits.dim(1)) * sizeof(float);
-    timed(ctx, "sample", row_bytes * static_cast<double>(rows.size()), 0.0,
+    timed(ctx, {"sample", row_bytes * static_cast<double>(rows.size())},
           [&](const Ops& ops) { ops.sample(ctx, logits, rows, slot); });
   }
 };
@@ -135,7 +139,9 @@ void OpProfile::begin_step(OpContext& ctx, const ForwardBatch& batch) {
   }
   in_step_ = true;
   ++num_steps_;
-  num_tokens_ += batch.num_tokens();
+  step_num_tokens_ = batch.num_tokens();
+  step_num_seqs_ = batch.num_seqs();
+  num_tokens_ += step_num_tokens_;
   num_positions_ = 0;
   num_pairs_ = 0.0;
   for (size_t seq = 0; seq < batch.seq_lens.size(); ++seq) {
@@ -164,18 +170,45 @@ void OpProfile::settle(OpContext& ctx) {
   for (size_t i = 0; i < pending_.size(); ++i) {
     const Pending& op = pending_[i];
     const auto idx = static_cast<int>(2 * i);
-    OpTime& total = times_[op.name];
+    OpTime& total = times_[op.name + " " + op.format];
     total.name = op.name;
     ++total.num_calls;
     total.us += between_us(ctx, idx, idx + 1);
     total.bytes += op.bytes;
     total.flops += op.flops;
+    total.format = op.format;
   }
   if (!pending_.empty()) {
     span_us_ += between_us(ctx, 0, static_cast<int>(2 * pending_.size()) - 1);
+    if (op_lane_ != nullptr) trace_step(ctx);
   }
   pending_.clear();
   in_step_ = false;
+}
+
+void OpProfile::trace_to(TraceWriter& writer) {
+  step_lane_ = writer.add_lane("steps");
+  op_lane_ = writer.add_lane("ops");
+}
+
+// A step is waited for before the next begins, so its first op starts when it is handed over.
+void OpProfile::trace_step(OpContext& ctx) {
+  const auto at_ns = [&](int idx) {
+    return began_ns_ + static_cast<int64_t>(between_us(ctx, 0, idx) * 1e3);
+  };
+  for (size_t i = 0; i < pending_.size(); ++i) {
+    const Pending& op = pending_[i];
+    const auto idx = static_cast<int>(2 * i);
+    op_lane_->add({.name = op_lane_->keep(op.name),
+                   .begin_ns = at_ns(idx),
+                   .end_ns = at_ns(idx + 1),
+                   .args = {{{"bytes", static_cast<int64_t>(op.bytes)},
+                             {"flops", static_cast<int64_t>(op.flops)}}}});
+  }
+  step_lane_->add({.name = "step",
+                   .begin_ns = began_ns_,
+                   .end_ns = at_ns(static_cast<int>(2 * pending_.size()) - 1),
+                   .args = {{{"tokens", step_num_tokens_}, {"sequences", step_num_seqs_}}}});
 }
 
 std::vector<OpTime> OpProfile::times(OpContext& ctx) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/json.h"
+#include "base/temp_folder_for_test.h"
 #include "base/thread_pool.h"
 
 namespace slipstream {
@@ -67,6 +69,71 @@ TEST_F(OpProfileTest, ComputesWhatTheTableComputes) {
     out_.assign(out_.size(), 0.0f);
     step(ops, 1);
     EXPECT_EQ(out_, wanted);
+  }
+}
+
+// Rows of a table that is idle for 5 us after every op of 10 us, by its own marks.
+TEST_F(OpProfileTest, TracesOpsAsLongAsTheDeviceTookAndStepsAroundThem) {
+  Ops device = ref_;
+  device.mark = [](OpContext&, int) {};
+  device.between_us = [](OpContext&, int begin, int end) {
+    const auto at = [](int idx) { return 15.0 * (idx / 2) + 10.0 * (idx % 2); };
+    return at(end) - at(begin);
+  };
+  const TempFolder folder;
+  const std::string path = (folder / "trace.json").string();
+  {
+    const auto writer = TraceWriter::open(path).value();  // reads names after the profile is gone
+    OpProfile profile(2, 1, 0);
+    profile.trace_to(*writer);
+    const Ops& ops = profile.attach(device);
+    ctx_.profile = &profile;
+    for (const int num_seqs : {3, 4, 5}) step(ops, num_seqs);
+    (void)profile.times(ctx_);
+  }
+  std::vector<Json> lanes;
+  std::vector<Json> ops;
+  std::vector<Json> steps;
+  const Result<Json> trace = parse_json(read_file(path), path);
+  ASSERT_TRUE(trace.ok()) << trace.status().message();
+  for (const Json& event : trace.value()) {
+    if (event["name"] == "thread_name") lanes.push_back(event["args"]["name"]);
+    if (event["name"] == "rms_norm") ops.push_back(event);
+    if (event["name"] == "step") steps.push_back(event);
+  }
+  EXPECT_EQ(lanes, (std::vector<Json>{"steps", "ops"}));
+  ASSERT_EQ(steps.size(), 2u);
+  ASSERT_EQ(ops.size(), 4u);
+  const auto start_us = [](const Json& event) { return event["ts"].get<double>(); };
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_NE(steps[i]["tid"], ops[i]["tid"]);
+    EXPECT_EQ(steps[i]["args"], (Json{{"tokens", 3 + i}, {"sequences", 3 + i}}));
+    EXPECT_NEAR(steps[i]["dur"].get<double>(), 25.0, 0.01);
+    EXPECT_NEAR(start_us(ops[2 * i]), start_us(steps[i]), 0.01);
+    EXPECT_NEAR(start_us(ops[2 * i + 1]), start_us(steps[i]) + 15.0, 0.01);
+  }
+  EXPECT_GT(start_us(steps[1]), start_us(steps[0]));
+  for (const Json& op : ops) {
+    EXPECT_NEAR(op["dur"].get<double>(), 10.0, 0.01);
+    EXPECT_EQ(op["args"]["bytes"], 2 * 8 * sizeof(float));
+  }
+}
+
+TEST_F(OpProfileTest, NamesTheFormatOfProductsOnly) {
+  const Weight weight = [&] {
+    const SourceMatrix source{reinterpret_cast<const std::byte*>(values_.data()), QuantType::kF32,
+                              2, 4};
+    return ref_.pack(ctx_, source, WeightRole::kLinear).value();
+  }();
+  OpProfile profile(1, 1, 0);
+  const Ops& ops = profile.attach(ref_);
+  ctx_.profile = &profile;
+  step(ops, 1);
+  const LinearPart part{&weight, nullptr, TensorView::contiguous(out_.data(), DType::kF32, {2, 2})};
+  ops.linear(ctx_, x_, {&part, 1});
+  for (const OpTime& op : profile.times(ctx_)) {
+    EXPECT_EQ(op.format, op.name == "linear 2x4" ? "F32" : "") << op.name;
+    EXPECT_EQ(op.flops, op.name == "linear 2x4" ? 2.0 * 2 * 2 * 4 : 0.0) << op.name;
   }
 }
 

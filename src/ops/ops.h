@@ -148,6 +148,15 @@ struct DeviceDescription {
   std::string cuda;    // "13.0", the runtime's
 };
 
+// What a device can do at most.
+struct DeviceLimits {
+  double read_gb_s = 0.0;
+  double write_gb_s = 0.0;
+  double barrier_us = 0.0;     // among blocks, one on each multiprocessor
+  double launch_us = 0.0;      // from kernel to kernel of a stream that do nothing
+  double graph_node_us = 0.0;  // the same in a graph
+};
+
 struct Ops {
   const char* name = "";
   const DeviceMemory* memory = nullptr;
@@ -247,6 +256,10 @@ struct Ops {
   // Gigabytes per second at which this backend reads `ranges`, weights as a rule, with the
   // context's threads: the roof of decode. Median of several passes over all of them.
   double (*measure_read_gb_s)(OpContext& ctx, std::span<const ByteRange> ranges) = nullptr;
+
+  // With `bytes` bytes of the device's memory; an error where there are not so many. Null on the
+  // CPU.
+  Result<DeviceLimits> (*measure_limits)(OpContext& ctx, int64_t bytes) = nullptr;
 };
 
 // The table of the GPU; null when this build has no CUDA kernels or the machine no GPU they run on,

@@ -90,12 +90,14 @@ def test_bench_throughput_records_rates_and_host_time(slipstream, stories):
     assert record["model"]["bytes_per_token"] > 100_000
 
 
-def test_bench_throughput_profile_says_what_each_op_takes(slipstream, stories):
+def test_bench_throughput_profile_says_what_each_op_takes(slipstream, stories, tmp_path):
     flags = ("--num-prompts", "4", "--max-num-seqs", "4", "--input-len", "8", "--output-len", "40")
-    result = slipstream.run("bench", "throughput", "-m", stories, "--profile", "10", *flags)
+    trace = tmp_path / "trace.json"
+    result = slipstream.run("bench", "throughput", "-m", stories, "--profile", "10",
+                            "--profile-trace", trace, *flags)
     assert result.code == 0, result.err
     head, columns, *rows = result.out.splitlines()
-    assert head.startswith("10 steps of 4.0 tokens, ")
+    assert head.startswith("10 steps of 4.0 tokens, ") and "F32 products" in head
     assert columns.split()[:3] == ["op", "calls", "us/step"]
     layers = 5
     calls = {row[:24].strip(): float(row[24:].split()[0]) for row in rows}
@@ -105,6 +107,15 @@ def test_bench_throughput_profile_says_what_each_op_takes(slipstream, stories):
     assert shares == sorted(shares, reverse=True) and 50 < sum(shares) <= 100.5
     result = slipstream.run("bench", "throughput", "-m", stories, "--profile", "100", *flags)
     assert result.code == 2 and "--profile" in result.err and "longer answers" in result.err
+
+    ranges = [event for event in json.loads(trace.read_text()) if event["ph"] == "X"]
+    steps = [event for event in ranges if event["name"] == "step"]
+    assert len(steps) == 10 and all(step["args"]["tokens"] == 4 for step in steps)
+    assert sum(event["name"] == "attention" for event in ranges) == 10 * layers
+    slipstream.refuses(2, "bench", "throughput", "-m", stories, "--profile-trace", trace,
+                       says="--profile, which is missing")
+    slipstream.refuses(1, "bench", "throughput", "-m", stories, "--profile", "10",
+                       "--profile-trace", tmp_path / "no" / "where", says="trace file")
 
 
 def test_bench_decode_divides_by_gaps_and_by_the_roof(slipstream, stories):
@@ -124,11 +135,52 @@ def test_dummy_weights_say_so_in_the_record(slipstream, dummy_model):
     assert "dummy" in result.lines[-1]["model"]["weights"]
 
 
-def test_bench_limits_measures_reads(slipstream, tmp_path):
-    result = slipstream.run("bench", "limits", "--bytes", str(1 << 24), "--repeats", "1", "--json")
+def test_bench_limits_measures_what_the_machine_can_do(slipstream, tmp_path):
+    limits = ("bench", "limits", "--device", "cpu", "--bytes", str(1 << 24))
+    saved = tmp_path / "limits.jsonl"
+    result = slipstream.run(*limits, "--repeats", "2", "--json", "--save", saved)
     assert result.code == 0, result.err
-    assert result.lines[-1]["read_gb_s"] > 0 and result.lines[-1]["kind"] == "limits"
-    slipstream.refuses(1, "bench", "limits", "--save", tmp_path / "no" / "where", says="--save")
+    assert result.out == saved.read_text()
+    first, second, summary = result.lines
+    assert (first["repeat"], second["repeat"]) == (0, 1) and summary["summary"]
+    for record in result.lines:
+        assert (record["schema"], record["kind"], record["device"]) == (1, "limits", "cpu")
+        assert record["host"]["gpus"] == [] and record["config"]["bytes"] == 1 << 24
+        # From a slow machine that does other work to more than any has.
+        for key, most in (("read_gb_s", 1e4), ("write_gb_s", 1e4), ("launch_us", 1e6)):
+            assert 0.001 < record[key] < most, (key, record[key])
+        assert set(record["gemm_tflops"]) == {"F16", "Q8_0", "Q4_1"}
+        assert all(1e-4 < tflops < 1e3 for tflops in record["gemm_tflops"].values())
+        # What one CPU has none of.
+        assert [record[key] for key in ("barrier_us", "graph_node_us", "all_reduce_us")] == [None] * 3
+    for key in ("read_gb_s", "write_gb_s", "launch_us"):
+        assert summary[key] == pytest.approx((first[key] + second[key]) / 2)
+
+
+def test_bench_limits_prints_a_table(slipstream):
+    result = slipstream.run("bench", "limits", "--device", "cpu", "--bytes", str(1 << 24),
+                            "--repeats", "1", "--threads", "1")
+    assert result.code == 0, result.err
+    run, head, *rows = result.out.splitlines()
+    assert run.startswith("run 1: read ") and head.startswith("median of 1: ")
+    names = ["read", "write", "F16 products", "Q4_1 products", "Q8_0 products",
+             "hand-over to threads"]
+    assert [row[:24].strip() for row in rows] == names
+    assert [row.split()[-1] for row in rows] == ["GB/s"] * 2 + ["TFLOP/s"] * 3 + ["us"]
+
+
+@pytest.mark.parametrize("code, args, says", (
+    (1, ("--save", "no/such/folder/file"), "--save"),
+    (2, ("--device", "tpu"), "available: auto, cpu, cuda"),
+    (2, ("--bytes", "3"), "must be from 1048576"),
+    (2, ("--bytes", "all"), "--bytes"),
+    (2, ("--repeats", "0"), "--repeats"),
+    (2, ("a-model",), "a-model"),
+    (2, ("--cpu-isa", "sse9", "--device", "cpu"), "sse9"),
+    (4, ("--bytes", str(1 << 38), "--device", "cpu"), "are free"),
+))
+def test_bench_limits_refuses_in_one_line(slipstream, code, args, says):
+    slipstream.refuses(code, "bench", "limits", *args, says=says)
 
 
 def test_check_commands_pass_here(slipstream):

@@ -12,6 +12,8 @@
 #include "ops/cuda/attention/decode_paged.h"
 #include "ops/cuda/device_state.h"
 #include "ops/cuda/linear/skinny.h"
+#include "ops/cuda/measure_limits.h"
+#include "ops/cuda/nvtx_ops.h"
 #include "ops/cuda/pack.h"
 #include "ops/cuda/qkv.h"
 #include "ops/cuda/rowwise.h"
@@ -261,37 +263,6 @@ void replay(OpContext& ctx, uint64_t key, const std::function<void()>& launch) {
   check(cudaGraphLaunch(found->second, state.stream), "graph");
 }
 
-// Reads the ranges with a kernel of its own; see rowwise.cu.
-double measure_read_gb_s(OpContext& ctx, std::span<const ByteRange> ranges) {
-  DeviceState& state = state_of(ctx);
-  constexpr int kPasses = 5;
-  std::vector<double> gb_s;
-  for (int pass = 0; pass < kPasses; ++pass) {
-    double bytes = 0.0;
-    cudaEvent_t begin = nullptr;
-    cudaEvent_t end = nullptr;
-    check(cudaEventCreate(&begin), "event");
-    check(cudaEventCreate(&end), "event");
-    check(cudaEventRecord(begin, state.stream), "event");
-    for (const ByteRange& range : ranges) {
-      check(cuda::read_bytes(range.data(), range.size(), state.num_sms, state.partials.data(),
-                             state.stream),
-            "read");
-      bytes += static_cast<double>(range.size());
-    }
-    check(cudaEventRecord(end, state.stream), "event");
-    check(cudaEventSynchronize(end), "read");
-    float ms = 0.0f;
-    check(cudaEventElapsedTime(&ms, begin, end), "event");
-    (void)cudaEventDestroy(begin);
-    (void)cudaEventDestroy(end);
-    if (ms > 0.0f) gb_s.push_back(bytes / static_cast<double>(ms) * 1e-6);
-  }
-  if (gb_s.empty()) return 0.0;
-  std::sort(gb_s.begin(), gb_s.end());
-  return gb_s[gb_s.size() / 2];
-}
-
 }  // namespace
 
 const Ops* cuda_ops(std::string* why) {
@@ -334,9 +305,10 @@ const Ops* cuda_ops(std::string* why) {
       .busy_ns = cuda::busy_ns,
       .mark = cuda::mark,
       .between_us = cuda::between_us,
-      .measure_read_gb_s = measure_read_gb_s,
+      .measure_read_gb_s = cuda::measure_read_gb_s,
+      .measure_limits = cuda::measure_limits,
   };
-  return &kOps;
+  return &cuda::with_nvtx_ranges(kOps);
 }
 
 }  // namespace slipstream

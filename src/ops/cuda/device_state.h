@@ -116,7 +116,8 @@ struct DeviceState {
   std::array<BatchStaging, kNumSlots> stagings;
   int next_staging = 0;
   std::vector<cudaEvent_t> marks;
-  double busy_ms = 0.0;  // from began to done, of the steps asked for
+  bool in_nvtx_step = false;  // see nvtx_ops.cc
+  double busy_ms = 0.0;       // from began to done, of the steps asked for
   Buffer batch;
   size_t batch_bytes = 0;
   StepPlan plan;

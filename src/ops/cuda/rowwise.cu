@@ -156,22 +156,6 @@ __global__ void gather_rows_kernel(const uint4* table, const int32_t* ids, int64
   for (int64_t i = threadIdx.x; i < row_vecs; i += blockDim.x) to[i] = from[i];
 }
 
-__global__ void read_bytes_kernel(const uint4* data, size_t count, uint32_t* sink) {
-  const size_t stride = size_t{gridDim.x} * blockDim.x;
-  uint32_t mixed = 0;
-  size_t i = size_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  for (; i + 3 * stride < count; i += 4 * stride) {
-    const uint4 a = __ldcs(data + i);
-    const uint4 b = __ldcs(data + i + stride);
-    const uint4 c = __ldcs(data + i + 2 * stride);
-    const uint4 d = __ldcs(data + i + 3 * stride);
-    mixed ^= a.x ^ a.y ^ a.z ^ a.w ^ b.x ^ b.y ^ b.z ^ b.w;
-    mixed ^= c.x ^ c.y ^ c.z ^ c.w ^ d.x ^ d.y ^ d.z ^ d.w;
-  }
-  for (; i < count; i += stride) mixed ^= data[i].x;
-  if (mixed == 0x9E3779B9u) *sink = mixed;  // keeps the reads; no value is expected
-}
-
 // f.template operator()<kVecs>(shape) for rows spread over so many threads: kVecs vectors each.
 template <typename F>
 cudaError_t dispatch_vecs(int num_rows, int num_cols, int threads, F&& f) {
@@ -230,14 +214,6 @@ cudaError_t add_bias(void* y, int64_t stride, const float* bias, int num_rows, i
   if (num_rows == 0) return cudaSuccess;
   return launch_overlapped(add_bias_kernel, {static_cast<unsigned>(num_rows), 256}, stream,
                            static_cast<__nv_bfloat16*>(y), stride, bias, num_cols);
-}
-
-cudaError_t read_bytes(const void* data, size_t bytes, int num_sms, void* sink,
-                       cudaStream_t stream) {
-  if (bytes < 16) return cudaSuccess;
-  read_bytes_kernel<<<static_cast<unsigned>(num_sms * 8), 512, 0, stream>>>(
-      static_cast<const uint4*>(data), bytes / 16, static_cast<uint32_t*>(sink));
-  return cudaGetLastError();
 }
 
 cudaError_t gather_rows(const void* table, const int32_t* ids, int num_rows, int64_t row_bytes,

@@ -41,8 +41,4 @@ cudaError_t add_bias(void* y, int64_t stride, const float* bias, int num_rows, i
 cudaError_t gather_rows(const void* table, const int32_t* ids, int num_rows, int64_t row_bytes,
                         void* out, cudaStream_t stream);
 
-// Reads `bytes` bytes (a multiple of 16 counts) and keeps nothing; `sink` is writable.
-cudaError_t read_bytes(const void* data, size_t bytes, int num_sms, void* sink,
-                       cudaStream_t stream);
-
 }  // namespace slipstream::cuda
