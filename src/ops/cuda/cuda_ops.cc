@@ -241,9 +241,10 @@ void attention(OpContext& ctx, const AttentionArgs& args) {
   cuda::PrefillAttentionArgs prefill{paged(args)};
   prefill.tiles = plan.tiles;
   prefill.num_tiles = plan.num_tiles;
-  prefill.cu_seqlens_q = args.batch.cu_seqlens_q;
-  prefill.seq_lens = args.batch.seq_lens;
-  check(cuda::prefill_attention(prefill, state.stream), "attention (prefill)");
+  const bool by_warpgroups = args.kv.head_dim == 64 || args.kv.head_dim == 128;
+  check(by_warpgroups ? cuda::prefill_attention_warpgroups(prefill, state.num_sms, state.stream)
+                      : cuda::prefill_attention(prefill, state.stream),
+        "attention (prefill)");
 }
 
 void replay(OpContext& ctx, uint64_t key, const std::function<void()>& launch) {

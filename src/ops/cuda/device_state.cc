@@ -203,12 +203,6 @@ class Stager {
   size_t used_ = 0;
 };
 
-int32_t tile_end(const ForwardBatch& batch, const PrefillTile& tile) {
-  const auto s = static_cast<size_t>(tile.seq);
-  const int32_t count = batch.cu_seqlens_q[s + 1] - batch.cu_seqlens_q[s];
-  return batch.seq_lens[s] - count + tile.first_token;
-}
-
 // What begin_step() cuts a batch's attention into, on the host.
 struct AttentionCuts {
   std::vector<DecodeQuery> queries;
@@ -231,15 +225,15 @@ AttentionCuts cut_attention(const DeviceState& state, const ForwardBatch& batch)
       continue;
     }
     for (int32_t token = 0; token < count; token += tokens_per_tile) {
-      cuts.tiles.push_back({seq, token});
+      cuts.tiles.push_back({seq, first_row + token, std::min(tokens_per_tile, count - token),
+                            batch.seq_lens[s] - count + token});
     }
   }
   // The longest contexts first: the last to start are short ones, so that all end together.
   std::stable_sort(cuts.queries.begin(), cuts.queries.end(),
                    [](const auto& a, const auto& b) { return a.seq_len > b.seq_len; });
-  std::stable_sort(cuts.tiles.begin(), cuts.tiles.end(), [&](const auto& a, const auto& b) {
-    return tile_end(batch, a) > tile_end(batch, b);
-  });
+  std::stable_sort(cuts.tiles.begin(), cuts.tiles.end(),
+                   [](const auto& a, const auto& b) { return a.kv_end() > b.kv_end(); });
   return cuts;
 }
 

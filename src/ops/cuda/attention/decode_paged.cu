@@ -253,7 +253,7 @@ __global__ void __launch_bounds__(kWarps * 32)
           }
           max = fmaxf(max, head_max[block][h]);
           const float factor =
-              head_max[block][h] == -INFINITY ? 0.0f : exp2f(head_max[block][h] - max);
+              head_max[block][h] == -INFINITY ? 0.0f : exp2_approx(head_max[block][h] - max);
           head_max[block][h] = max;
           head_sum[block][h] *= factor;
 #pragma unroll
@@ -266,10 +266,10 @@ __global__ void __launch_bounds__(kWarps * 32)
       // Where every position so far is masked there is no maximum yet.
       const float base0 = head_max[block][0] == -INFINITY ? 0.0f : head_max[block][0];
       const float base1 = head_max[block][1] == -INFINITY ? 0.0f : head_max[block][1];
-      const float p00 = exp2f(s[block][0] - base0);
-      const float p01 = exp2f(s[block][1] - base1);
-      const float p10 = exp2f(s[block][2] - base0);
-      const float p11 = exp2f(s[block][3] - base1);
+      const float p00 = exp2_approx(s[block][0] - base0);
+      const float p01 = exp2_approx(s[block][1] - base1);
+      const float p10 = exp2_approx(s[block][2] - base0);
+      const float p11 = exp2_approx(s[block][3] - base1);
       head_sum[block][0] += p00 + p10;
       head_sum[block][1] += p01 + p11;
       // [position, head] becomes [head, position], the B fragment of the next product.
@@ -323,7 +323,7 @@ __global__ void __launch_bounds__(kWarps * 32)
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
       const float* const share = shares + (w * num_rows + head_row) * kStride;
-      const float factor = share[kHeadDim] == -INFINITY ? 0.0f : exp2f(share[kHeadDim] - max);
+      const float factor = share[kHeadDim] == -INFINITY ? 0.0f : exp2_approx(share[kHeadDim] - max);
       sum += share[kHeadDim + 1] * factor;
       value += share[dim] * factor;
     }
@@ -362,7 +362,7 @@ __global__ void merge_splits_kernel(const __grid_constant__ DecodeAttentionArgs 
   float value = 0.0f;
   for (int split = 0; split < num_splits; ++split) {
     const float lse = partials[split * (head_dim + 1) + head_dim];
-    const float weight = lse == -INFINITY ? 0.0f : exp2f(lse - max);
+    const float weight = lse == -INFINITY ? 0.0f : exp2_approx(lse - max);
     sum += weight;
     value += weight * partials[split * (head_dim + 1) + dim];
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ops/cuda/attention/paged_attention.h"
+#include "ops/cuda/attention/prefill_paged.h"
 #include "ops/cuda/common/ptx.cuh"
 
 namespace slipstream::cuda {
@@ -29,6 +30,11 @@ struct PageTile {
     return chunk + (chunk + 1 < kChunks ? second : 0);
   }
 };
+
+__device__ __forceinline__ PrefillTile load_tile(const PrefillTile* tile) {
+  const int4 words = __ldg(reinterpret_cast<const int4*>(tile));
+  return {words.x, words.y, words.z, words.w};
+}
 
 // E4M3 pages become halves, exactly.
 template <KvType kType>

@@ -31,19 +31,14 @@ __global__ void __launch_bounds__(kThreads)
   constexpr int kTile = kTilePositions<kHeadDim>;
   extern __shared__ __align__(128) unsigned char smem[];
   begin_after_previous();
-  const PrefillTile tile = args.tiles[blockIdx.x];
+  const PrefillTile tile = load_tile(args.tiles + blockIdx.x);
   const int kv_head = blockIdx.y;
   const int warp = threadIdx.x >> 5;
   const int lane = threadIdx.x & 31;
   const int pair = lane & 3;
   const int group_size = args.num_heads / args.num_kv_heads;
-  const int tokens_per_tile = kPrefillRows / group_size;
-  const int first_row = args.cu_seqlens_q[tile.seq];
-  const int chunk_len = args.cu_seqlens_q[tile.seq + 1] - first_row;
-  const int seq_len = args.seq_lens[tile.seq];
-  const int chunk_begin = seq_len - chunk_len;  // position of the chunk's first token
-  const int num_tokens = min(tokens_per_tile, chunk_len - tile.first_token);
-  const int position_begin = chunk_begin + tile.first_token;
+  const int num_tokens = tile.num_tokens;
+  const int position_begin = tile.first_position;
   const int kv_end = position_begin + num_tokens;  // positions any row sees
   const int kv_begin =
       args.window > 0 ? max(0, position_begin - args.window + 1) / kTile * kTile : 0;
@@ -58,7 +53,7 @@ __global__ void __launch_bounds__(kThreads)
     const int token = row / group_size;
     const int head = kv_head * group_size + row % group_size;
     const bool valid = token < num_tokens;
-    const int64_t batch_row = first_row + tile.first_token + (valid ? token : 0);
+    const int64_t batch_row = tile.first_row + (valid ? token : 0);
     q_offset[r] = batch_row * args.q_stride + int64_t{head} * kHeadDim;
     out_offset[r] = valid ? batch_row * args.out_stride + int64_t{head} * kHeadDim : -1;
     row_position[r] = valid ? position_begin + token : -1;
@@ -179,7 +174,7 @@ __global__ void __launch_bounds__(kThreads)
       new_max[r] = fmaxf(new_max[r], __shfl_xor_sync(~0u, new_max[r], 1));
       new_max[r] = fmaxf(new_max[r], __shfl_xor_sync(~0u, new_max[r], 2));
       base[r] = new_max[r] == -INFINITY ? 0.0f : new_max[r];
-      const float factor = exp2f(row_max[r] - base[r]);  // 0 before the first position
+      const float factor = exp2_approx(row_max[r] - base[r]);  // 0 before the first position
       row_max[r] = new_max[r];
       row_sum[r] *= factor;
 #pragma unroll
@@ -195,7 +190,7 @@ __global__ void __launch_bounds__(kThreads)
       for (int half = 0; half < 2; ++half) {
         float(&block)[4] = s[2 * step + half];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) block[i] = exp2f(block[i] - base[i >> 1]);
+        for (int i = 0; i < 4; ++i) block[i] = exp2_approx(block[i] - base[i >> 1]);
         row_sum[0] += block[0] + block[1];
         row_sum[1] += block[2] + block[3];
         if constexpr (kType == KvType::kE4M3) {

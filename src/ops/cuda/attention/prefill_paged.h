@@ -9,25 +9,28 @@
 
 namespace slipstream::cuda {
 
-// A tile of queries: tokens [first_token, first_token + tokens_per_tile) of a sequence's chunk.
-struct PrefillTile {
-  int32_t seq = 0;
-  int32_t first_token = 0;  // within the chunk
+// Successive tokens of a sequence's chunk: the queries of a tile.
+struct alignas(16) PrefillTile {
+  int32_t seq = 0;        // of the block table
+  int32_t first_row = 0;  // of q and out
+  int32_t num_tokens = 0;
+  int32_t first_position = 0;
+
+  int32_t kv_end() const { return first_position + num_tokens; }  // positions the last one sees
 };
 
 struct PrefillAttentionArgs : PagedAttentionArgs {
   const PrefillTile* tiles = nullptr;  // [num_tiles], longest contexts first
   int num_tiles = 0;
-  const int32_t* cu_seqlens_q = nullptr;  // [num_seqs + 1]
-  const int32_t* seq_lens = nullptr;      // [num_seqs], positions after this step
 };
 
+// A tile has so many rows at most: (token, head of a KV head's group) pairs.
 constexpr int kPrefillRows = 128;
-// Tokens of one tile: its rows are (token, head of the group) pairs.
-inline int prefill_tokens_per_tile(int num_heads, int num_kv_heads) {
-  return kPrefillRows / (num_heads / num_kv_heads);
-}
 
 cudaError_t prefill_attention(const PrefillAttentionArgs& args, cudaStream_t stream);
+
+// Heads of 64 and 128, by warpgroup products: prefill_warpgroups.cu.
+cudaError_t prefill_attention_warpgroups(const PrefillAttentionArgs& args, int num_sms,
+                                         cudaStream_t stream);
 
 }  // namespace slipstream::cuda

@@ -80,6 +80,19 @@ __device__ __forceinline__ void mma_e4m3(float (&d)[4], const uint32_t (&a)[4], 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// 2^x, off by two units in the last place at most; results below 2^-126 are 0.
+__device__ __forceinline__ float exp2_approx(float x) {
+  float out;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+}
+
+__device__ __forceinline__ void store_shared_16(uint32_t smem, uint4 value) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(smem), "r"(value.x), "r"(value.y),
+               "r"(value.z), "r"(value.w)
+               : "memory");
+}
+
 __device__ __forceinline__ uint32_t pack_half2(float low, float high) {
   const __half2 pair = __floats2half2_rn(low, high);
   return *reinterpret_cast<const uint32_t*>(&pair);
@@ -87,6 +100,13 @@ __device__ __forceinline__ uint32_t pack_half2(float low, float high) {
 __device__ __forceinline__ uint32_t pack_bf162(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+__device__ __forceinline__ uint4 half8_from_bf16x8(uint4 values) {
+  const auto two = [](uint32_t word) {
+    return pack_half2(__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u));
+  };
+  return make_uint4(two(values.x), two(values.y), two(values.z), two(values.w));
 }
 
 }  // namespace slipstream::cuda
