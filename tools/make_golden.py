@@ -92,6 +92,22 @@ MODELS = {
         "attention_bias": False, "use_sliding_window": False, "sliding_window": None,
         "tie_word_embeddings": False, "torch_dtype": "bfloat16",
     }, "BF16", 60),
+    # Heads as wide as those of real models, which a GPU's kernels are made for.
+    "wide_mistral": ({
+        "architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_size": 64,
+        "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 6,
+        "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 112,
+        "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "sliding_window": 70, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+    }, "BF16", 200),
+    "wide_qwen3": ({
+        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64,
+        "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 1, "head_dim": 128, "vocab_size": 112,
+        "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
+        "attention_bias": False, "use_sliding_window": False, "sliding_window": None,
+        "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+    }, "BF16", 150),
 }
 
 
