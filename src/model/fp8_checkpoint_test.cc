@@ -79,8 +79,9 @@ Fp8Matrix quantise(const std::vector<float>& in, int64_t rows, int64_t cols, con
       };
       float largest = 0.0f;
       each([&](size_t i) { largest = std::max(largest, std::fabs(in[i])); });
-      const auto [scale, bytes] = stored_as(layout.scale_dtype, std::max(largest, 1e-3f) / 448.0f);
-      out.scales += bytes;
+      const auto stored = stored_as(layout.scale_dtype, std::max(largest, 1e-3f) / 448.0f);
+      const float scale = stored.first;
+      out.scales += stored.second;
       each([&](size_t i) {
         const uint8_t code = f32_to_e4m3(in[i] / scale);
         out.codes[i] = static_cast<char>(code);
