@@ -188,6 +188,7 @@ Result<std::unique_ptr<FidelityCheck>> FidelityCheck::open(const FidelityOptions
                               ChunkRunner::open(options.model, *cpu_ops(CpuIsa::kRef), runner));
   runner.kv_dtype = options.kv_dtype;
   runner.weight_dtype = options.weight_dtype;
+  runner.keep_stored_dtypes = options.keep_stored_dtypes;
   runner.deterministic = options.deterministic;
   SLIPSTREAM_ASSIGN_OR_RETURN(auto fast, ChunkRunner::open(options.model, *options.ops, runner));
   return std::unique_ptr<FidelityCheck>(

@@ -22,6 +22,7 @@ struct FidelityOptions {
   const Ops* ops = nullptr;
   DType kv_dtype = DType::kF16;
   DType weight_dtype = DType::kBF16;  // of a GPU's matrices
+  bool keep_stored_dtypes = false;    // see OpContext
   bool deterministic = false;
   int num_threads = 1;
   int64_t max_context = 512;  // longest window or prompt with its answer

@@ -213,7 +213,9 @@ Result<int> CheckFidelityCommand::run() {
   }
   SLIPSTREAM_ASSIGN_OR_RETURN(const ModelPath model, resolve_model(shared_.model));
   shared_.engine.model = model.path;
-  SLIPSTREAM_ASSIGN_OR_RETURN(const ResolvedOptions resolved, resolve_options(shared_.engine));
+  SLIPSTREAM_ASSIGN_OR_RETURN(ResolvedOptions resolved, resolve_options(shared_.engine));
+  SLIPSTREAM_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::open(model.path));
+  follow_checkpoint(shared_.engine, *checkpoint, resolved);
   SLIPSTREAM_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::load(model.path));
   std::vector<std::vector<int32_t>> windows, prompts;
   if (!file_.empty()) {
@@ -227,6 +229,7 @@ Result<int> CheckFidelityCommand::run() {
   options.ops = resolved.ops;
   options.kv_dtype = resolved.kv_dtype;
   options.weight_dtype = resolved.weight_dtype;
+  options.keep_stored_dtypes = resolved.keep_stored_dtypes;
   options.deterministic = shared_.engine.deterministic;
   options.num_threads = resolved.num_threads;
   options.max_context = window_;

@@ -54,7 +54,11 @@ Json formats_json(const std::vector<TensorInfo>& tensors) {
 
 Json architecture_json(const ModelConfig& config, const std::vector<TensorInfo>& tensors) {
   int64_t num_parameters = 0;
-  for (const TensorInfo& tensor : tensors) num_parameters += num_elements(tensor);
+  for (const TensorInfo& tensor : tensors) {
+    // Beside quantised weights: not parameters of the model.
+    const bool is_scale = ends_with(tensor.name, "_scale") || ends_with(tensor.name, "_scale_inv");
+    if (!is_scale) num_parameters += num_elements(tensor);
+  }
   return Json{{"family", config.family},
               {"name", config.name},
               {"parameters", num_parameters},

@@ -151,4 +151,12 @@ Result<ResolvedOptions> resolve_options(const EngineOptions& options) {
   return resolved;
 }
 
+void follow_checkpoint(const EngineOptions& options, const Checkpoint& checkpoint,
+                       ResolvedOptions& resolved) {
+  if (options.quantization != "auto" || !on_gpu(*resolved.ops)) return;
+  if (!checkpoint.stores(QuantType::kE4M3)) return;
+  resolved.weight_dtype = DType::kF8E4M3;
+  resolved.keep_stored_dtypes = true;
+}
+
 }  // namespace slipstream

@@ -5,7 +5,9 @@
 #include <functional>
 
 #include "base/strings.h"
+#include "engine/engine_options.h"
 #include "engine/engine_test_util.h"
+#include "loader/model_files_for_test.h"
 
 namespace slipstream {
 namespace {
@@ -84,6 +86,37 @@ TEST(EngineOptionsTest, DummyWeightsNeedOnlyTheConfig) {
   request.sampling.ignore_eos = true;
   request.sampling.max_tokens = 5;
   EXPECT_EQ(token_ids(recorder.wait(engine->submit(request).value())).size(), 5u);
+}
+
+// The GPU's table is not needed: what counts is that its memory is not the host's.
+TEST(EngineOptionsTest, AutoKeepsAnFp8CheckpointsMatricesOnAGpu) {
+  TempFolder folder;
+  const auto open = [&folder](const std::string& dtype) {
+    folder.write("config.json", "{}");
+    SafetensorsBuilder builder;
+    builder.tensor("X.weight", dtype, dtype == "F16" ? "[1,1]" : "[1,2]", "\1\2");
+    folder.write("model.safetensors", builder.text());
+    return std::move(Checkpoint::open(folder.path())).value();
+  };
+  const DeviceMemory device_memory = host_memory();
+  Ops gpu;
+  gpu.memory = &device_memory;
+  const auto resolved_with = [](const Ops& ops, const std::string& quantization,
+                                const Checkpoint& checkpoint) {
+    ResolvedOptions resolved;
+    resolved.ops = &ops;
+    EngineOptions options;
+    options.quantization = quantization;
+    follow_checkpoint(options, checkpoint, resolved);
+    return resolved;
+  };
+  const auto fp8 = open("F8_E4M3");
+  EXPECT_EQ(resolved_with(gpu, "auto", *fp8).weight_dtype, DType::kF8E4M3);
+  EXPECT_TRUE(resolved_with(gpu, "auto", *fp8).keep_stored_dtypes);
+  // `fp8` means every matrix, and the CPU packs what it gets.
+  EXPECT_FALSE(resolved_with(gpu, "fp8", *fp8).keep_stored_dtypes);
+  EXPECT_FALSE(resolved_with(*cpu_ops(CpuIsa::kRef), "auto", *fp8).keep_stored_dtypes);
+  EXPECT_EQ(resolved_with(gpu, "auto", *open("F16")).weight_dtype, DType::kBF16);
 }
 
 }  // namespace

@@ -197,7 +197,7 @@ Result<ModelDescription> describe_dummy_model(const std::string& path) {
 }
 
 Result<std::unique_ptr<ModelRunner>> ModelRunner::open(const EngineOptions& options) try {
-  SLIPSTREAM_ASSIGN_OR_RETURN(const ResolvedOptions resolved, resolve_options(options));
+  SLIPSTREAM_ASSIGN_OR_RETURN(ResolvedOptions resolved, resolve_options(options));
   std::unique_ptr<ModelRunner> runner(new ModelRunner);
   ModelDescription model;
   GenerationDefaults defaults;
@@ -207,6 +207,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::open(const EngineOptions& opti
     SLIPSTREAM_ASSIGN_OR_RETURN(runner->checkpoint_, Checkpoint::open(options.model));
     SLIPSTREAM_ASSIGN_OR_RETURN(model, describe_model(*runner->checkpoint_));
     defaults = runner->checkpoint_->generation_defaults();
+    follow_checkpoint(options, *runner->checkpoint_, resolved);
   }
   const KVGroupSpec group = kv_group(model.spec, resolved.kv_dtype, options.block_size);
   SLIPSTREAM_ASSIGN_OR_RETURN(runner->limits_,
@@ -265,6 +266,7 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
   OpContext ctx;
   ctx.pool = pool_.get();
   ctx.weight_dtype = resolved.weight_dtype;
+  ctx.keep_stored_dtypes = resolved.keep_stored_dtypes;
   ctx.deterministic = options.deterministic;
   ctx.cache_folder = options.cache_folder;
   ctx.profile = profile_ ? &*profile_ : nullptr;

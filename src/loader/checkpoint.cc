@@ -10,6 +10,8 @@
 #include <utility>
 
 #include "base/strings.h"
+#include "loader/fp8_scales.h"
+#include "loader/hf_quantization.h"
 #include "loader/safetensors.h"
 #include "quant/finite.h"
 
@@ -153,7 +155,7 @@ Status Checkpoint::open_folder(const std::string& path) {
 
 // Why the tensors of a folder may not be the ones a family asks for.
 std::string Checkpoint::quantization_hint() const {
-  if (!hf_ || !hf_->contains("quantization_config")) return "";
+  if (!hf_ || check_quantization(*hf_).ok()) return "";
   const auto method = hf_->get_string("quantization_config.quant_method", "");
   return str(" (config.json says the weights are quantised",
              method.ok() && !method->empty() ? " by " + quote(method.value()) : "",
@@ -187,11 +189,22 @@ Status Checkpoint::require(std::span<const std::string> names) const {
 }
 
 std::vector<std::string> Checkpoint::unused(const std::set<std::string>& used) const {
+  std::set<std::string> known = used;
+  for (const auto& [name, entry] : tensors_) {
+    if (!used.contains(name) || entry.info.format != &quant_format(QuantType::kE4M3)) continue;
+    for (const std::string& scales : fp8_scale_names(name)) known.insert(scales);
+  }
   std::vector<std::string> names;
   for (const auto& [name, entry] : tensors_) {
-    if (!used.contains(name)) names.push_back(name);
+    if (!known.contains(name)) names.push_back(name);
   }
   return names;
+}
+
+bool Checkpoint::stores(QuantType type) const {
+  return std::any_of(tensors_.begin(), tensors_.end(), [type](const auto& named) {
+    return named.second.info.format == &quant_format(type);
+  });
 }
 
 Result<const Checkpoint::Entry*> Checkpoint::lookup(const std::string& name,
@@ -216,14 +229,68 @@ Result<const Checkpoint::Entry*> Checkpoint::lookup(const std::string& name,
 
 Result<SourceMatrix> Checkpoint::matrix(const std::string& name, int64_t rows, int64_t cols) const {
   SLIPSTREAM_ASSIGN_OR_RETURN(const Entry* entry, lookup(name, {rows, cols}));
-  const SourceMatrix matrix{
+  SourceMatrix matrix{
       .data = entry->data, .type = entry->info.format->type, .rows = rows, .cols = cols};
   SLIPSTREAM_CHECK(static_cast<uint64_t>(matrix.bytes()) == entry->info.bytes,
                    "a directory entry's size follows from its shape");
+  if (matrix.type == QuantType::kE4M3) {
+    SLIPSTREAM_ASSIGN_OR_RETURN(matrix.scales, scale_grid(name, rows, cols));
+  }
   return matrix;
 }
 
+Result<const Checkpoint::Entry*> Checkpoint::scales_of(const std::string& name) const {
+  const Entry* found = nullptr;
+  const auto [plain, inverse] = fp8_scale_names(name);
+  for (const std::string& scales : {plain, inverse}) {
+    const auto it = tensors_.find(scales);
+    if (it == tensors_.end()) continue;
+    if (found != nullptr) {
+      return invalid_model(str(it->second.source->name(), ": tensor ", quote(name), ": has both ",
+                               quote(plain), " and ", quote(inverse)));
+    }
+    found = &it->second;
+  }
+  if (found == nullptr) {
+    return invalid_model(str(tensors_.at(name).source->name(), ": tensor ", quote(name),
+                             ": stored as F8_E4M3 without its scales, ", quote(plain), " or ",
+                             quote(inverse)));
+  }
+  return found;
+}
+
+Result<ScaleGrid> Checkpoint::scale_grid(const std::string& name, int64_t rows,
+                                         int64_t cols) const {
+  SLIPSTREAM_ASSIGN_OR_RETURN(const Entry* scales, scales_of(name));
+  const std::string where =
+      str(scales->source->name(), ": tensor ", quote(scales->info.name), ": ");
+  const QuantFormat* const format = scales->info.format;
+  if (format == nullptr || (format->type != QuantType::kF32 && format->type != QuantType::kF16 &&
+                            format->type != QuantType::kBF16)) {
+    return invalid_model(
+        str(where, "stored as ", scales->info.type_name, ", expected F32, F16 or BF16 for scales"));
+  }
+  std::optional<ScaleGrid> grid = fp8_scale_grid(scales->info.shape, rows, cols);
+  if (!grid) {
+    return invalid_model(str(where, "shape ", shape_text(scales->info.shape),
+                             ", expected scales of a [", rows, ", ", cols,
+                             "] matrix: ", fp8_scale_shapes(rows, cols)));
+  }
+  SLIPSTREAM_RETURN_IF_ERROR(scales->source->check_unchanged());
+  grid->data = scales->data;
+  grid->type = format->type;
+  return *grid;
+}
+
 Status Checkpoint::check_finite(const std::string& name, const SourceMatrix& matrix) const {
+  if (matrix.scales.data != nullptr) {
+    SLIPSTREAM_ASSIGN_OR_RETURN(const Entry* scales, scales_of(name));
+    const std::string problem = fp8_scale_problem(matrix);
+    if (!problem.empty()) {
+      return invalid_model(
+          str(scales->source->name(), ": tensor ", quote(scales->info.name), ": ", problem));
+    }
+  }
   const int64_t row = first_non_finite_row(matrix);
   if (row < 0) return {};
   const auto it = tensors_.find(name);
@@ -236,7 +303,7 @@ Status Checkpoint::check_finite(const std::string& name, const SourceMatrix& mat
 Result<std::vector<float>> Checkpoint::vector(const std::string& name, int64_t size) const {
   SLIPSTREAM_ASSIGN_OR_RETURN(const Entry* entry, lookup(name, {size}));
   const QuantFormat& format = *entry->info.format;
-  if (format.block_elements != 1) {
+  if (format.block_elements != 1 || format.type == QuantType::kE4M3) {
     return invalid_model(str(entry->source->name(), ": tensor ", quote(name), ": stored as ",
                              format.name, ", expected F32, F16 or BF16 for a vector"));
   }

@@ -53,13 +53,18 @@ class Checkpoint {
   std::vector<TensorInfo> tensors() const;  // by name
   // One error naming every missing tensor.
   Status require(std::span<const std::string> names) const;
-  // Tensors of the files that are not in `used`.
+  // Tensors of the files that are neither in `used` nor the scales of one that is.
   std::vector<std::string> unused(const std::set<std::string>& used) const;
 
-  // The matrix as stored, [rows, cols]. The error on another shape prints both.
+  // Whether any tensor is stored in this format.
+  bool stores(QuantType type) const;
+
+  // The matrix as stored, [rows, cols], with its scales if it is E4M3 (fp8_scales.h). The error on
+  // another shape prints both.
   Result<SourceMatrix> matrix(const std::string& name, int64_t rows, int64_t cols) const;
-  // An error naming the row when the matrix, found by matrix(), holds NaN or infinity. Reads all
-  // of it: call it where the bytes are about to be packed.
+  // An error naming the row when the matrix, found by matrix(), holds NaN or infinity, or the
+  // element when a scale is not a finite number above zero. Reads all of it: call it where the
+  // bytes are about to be packed.
   Status check_finite(const std::string& name, const SourceMatrix& matrix) const;
   // A norm weight or bias [size] of any float type. NaN and infinity are errors.
   Result<std::vector<float>> vector(const std::string& name, int64_t size) const;
@@ -80,6 +85,8 @@ class Checkpoint {
   Status open_gguf(const std::string& path);
   Status open_folder(const std::string& path);
   std::string quantization_hint() const;
+  Result<const Entry*> scales_of(const std::string& name) const;
+  Result<ScaleGrid> scale_grid(const std::string& name, int64_t rows, int64_t cols) const;
   Result<const Entry*> lookup(const std::string& name, const std::vector<int64_t>& shape) const;
 
   std::string path_;

@@ -109,4 +109,23 @@ inline std::string safetensors_entry(std::string_view name, std::string_view dty
              begin, ",", end, "]}");
 }
 
+// Tensors one after the other, as a writer lays them out.
+struct SafetensorsBuilder {
+  std::string header;
+  std::string data;
+
+  // shape as in JSON: "[2,3]".
+  SafetensorsBuilder& tensor(std::string_view name, std::string_view dtype, std::string_view shape,
+                             std::string_view bytes) {
+    header += header.empty() ? "{" : ",";
+    header += safetensors_entry(name, dtype, shape, data.size(), data.size() + bytes.size());
+    data += bytes;
+    return *this;
+  }
+  std::string text() const {
+    const std::string whole = header.empty() ? "{}" : header + "}";
+    return raw<uint64_t>(whole.size()) + whole + data;
+  }
+};
+
 }  // namespace slipstream

@@ -25,22 +25,23 @@ struct FileDType {
 };
 
 constexpr std::array kFileDTypes = {
-    FileDType{"F64", 64, DType::kF64},     FileDType{"F32", 32, DType::kF32},
-    FileDType{"F16", 16, DType::kF16},     FileDType{"BF16", 16, DType::kBF16},
-    FileDType{"I64", 64, DType::kI64},     FileDType{"I32", 32, DType::kI32},
-    FileDType{"I16", 16, std::nullopt},    FileDType{"I8", 8, DType::kI8},
-    FileDType{"U64", 64, std::nullopt},    FileDType{"U32", 32, std::nullopt},
-    FileDType{"U16", 16, std::nullopt},    FileDType{"U8", 8, DType::kU8},
-    FileDType{"BOOL", 8, std::nullopt},    FileDType{"C64", 64, std::nullopt},
-    FileDType{"F8_E4M3", 8, std::nullopt}, FileDType{"F8_E5M2", 8, std::nullopt},
-    FileDType{"F8_E8M0", 8, std::nullopt}, FileDType{"F6_E2M3", 6, std::nullopt},
-    FileDType{"F6_E3M2", 6, std::nullopt}, FileDType{"F4", 4, std::nullopt},
+    FileDType{"F64", 64, DType::kF64},       FileDType{"F32", 32, DType::kF32},
+    FileDType{"F16", 16, DType::kF16},       FileDType{"BF16", 16, DType::kBF16},
+    FileDType{"I64", 64, DType::kI64},       FileDType{"I32", 32, DType::kI32},
+    FileDType{"I16", 16, std::nullopt},      FileDType{"I8", 8, DType::kI8},
+    FileDType{"U64", 64, std::nullopt},      FileDType{"U32", 32, std::nullopt},
+    FileDType{"U16", 16, std::nullopt},      FileDType{"U8", 8, DType::kU8},
+    FileDType{"BOOL", 8, std::nullopt},      FileDType{"C64", 64, std::nullopt},
+    FileDType{"F8_E4M3", 8, DType::kF8E4M3}, FileDType{"F8_E5M2", 8, std::nullopt},
+    FileDType{"F8_E8M0", 8, std::nullopt},   FileDType{"F6_E2M3", 6, std::nullopt},
+    FileDType{"F6_E3M2", 6, std::nullopt},   FileDType{"F4", 4, std::nullopt},
 };
 
 const QuantFormat* format_of(std::optional<DType> dtype) {
   if (dtype == DType::kF32) return &quant_format(QuantType::kF32);
   if (dtype == DType::kF16) return &quant_format(QuantType::kF16);
   if (dtype == DType::kBF16) return &quant_format(QuantType::kBF16);
+  if (dtype == DType::kF8E4M3) return &quant_format(QuantType::kE4M3);
   return nullptr;
 }
 

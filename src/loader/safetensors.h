@@ -23,7 +23,7 @@ struct SafetensorsTensor {
   std::string name;
   const char* dtype_name = "";          // the file's word: "BF16", "F8_E4M3"
   std::optional<DType> dtype;           // none: core has no such type
-  const QuantFormat* format = nullptr;  // null unless F32, F16 or BF16
+  const QuantFormat* format = nullptr;  // null unless F32, F16, BF16 or F8_E4M3
   std::vector<int64_t> shape;           // slowest first; empty for a scalar
   const std::byte* data = nullptr;
   uint64_t bytes = 0;

@@ -33,6 +33,7 @@ Status ChunkRunner::prepare() {
                                                   .max_context = options_.max_context});
   ctx_.pool = &pool_;
   ctx_.weight_dtype = options_.weight_dtype;
+  ctx_.keep_stored_dtypes = options_.keep_stored_dtypes;
   ctx_.deterministic = options_.deterministic;
   SLIPSTREAM_RETURN_IF_ERROR(ops_.open(ctx_, limits));
   rope_.emplace(rope_frequencies(model_.spec.rope), ops_);

@@ -26,6 +26,7 @@ struct ChunkRunnerOptions {
   int64_t max_context = 512;
   DType kv_dtype = DType::kF32;
   DType weight_dtype = DType::kBF16;  // of a GPU's matrices: bf16 or fp8_e4m3
+  bool keep_stored_dtypes = false;    // see OpContext
   bool deterministic = false;         // see OpContext
 };
 

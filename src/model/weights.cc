@@ -19,6 +19,7 @@ struct MatrixSlot {
   int64_t cols = 0;
   Weight* weight = nullptr;
   WeightRole role = WeightRole::kLinear;
+  const Weight* first_of_input = nullptr;  // of the matrices that read the same input
 };
 
 struct VectorSlot {
@@ -53,17 +54,19 @@ void add_layer_slots(const DecoderSpec& spec, const WeightNames& names, int laye
   const int64_t hidden = spec.hidden_size;
   const int64_t q_width = int64_t{attention.num_heads} * attention.head_dim;
   const int64_t kv_width = int64_t{attention.num_kv_heads} * attention.head_dim;
-  const auto matrix = [&](const std::string& name, int64_t rows, int64_t cols, Weight& weight) {
-    slots.matrices.push_back({layer_name(name, layer_idx), rows, cols, &weight});
+  const auto matrix = [&](const std::string& name, int64_t rows, int64_t cols, Weight& weight,
+                          const Weight& first_of_input) {
+    slots.matrices.push_back(
+        {layer_name(name, layer_idx), rows, cols, &weight, WeightRole::kLinear, &first_of_input});
   };
   const auto vector = [&](const std::string& name, int64_t size, FloatVector& values) {
     slots.vectors.push_back({layer_name(name, layer_idx), size, &values});
   };
   vector(names.attn_norm, hidden, layer.attn_norm);
-  matrix(names.q, q_width, hidden, layer.q);
-  matrix(names.k, kv_width, hidden, layer.k);
-  matrix(names.v, kv_width, hidden, layer.v);
-  matrix(names.o, hidden, q_width, layer.o);
+  matrix(names.q, q_width, hidden, layer.q, layer.q);
+  matrix(names.k, kv_width, hidden, layer.k, layer.q);
+  matrix(names.v, kv_width, hidden, layer.v, layer.q);
+  matrix(names.o, hidden, q_width, layer.o, layer.o);
   if (attention.qkv_bias) {
     vector(names.q_bias, q_width, layer.q_bias);
     vector(names.k_bias, kv_width, layer.k_bias);
@@ -75,9 +78,9 @@ void add_layer_slots(const DecoderSpec& spec, const WeightNames& names, int laye
     vector(names.k_norm, attention.head_dim, layer.k_norm);
   }
   vector(names.mlp_norm, hidden, layer.mlp_norm);
-  matrix(names.gate, mlp.intermediate_size, hidden, layer.gate);
-  matrix(names.up, mlp.intermediate_size, hidden, layer.up);
-  matrix(names.down, hidden, mlp.intermediate_size, layer.down);
+  matrix(names.gate, mlp.intermediate_size, hidden, layer.gate, layer.gate);
+  matrix(names.up, mlp.intermediate_size, hidden, layer.up, layer.gate);
+  matrix(names.down, hidden, mlp.intermediate_size, layer.down, layer.down);
   if (mlp.bias) {
     vector(names.gate_bias, mlp.intermediate_size, layer.gate_bias);
     vector(names.up_bias, mlp.intermediate_size, layer.up_bias);
@@ -102,6 +105,21 @@ Slots make_slots(const DecoderSpec& spec, const WeightNames& names, DecoderWeigh
   return slots;
 }
 
+// Where matrices keep the dtypes of the files: an input is written in one form, so a matrix that is
+// not E4M3 there takes those that share its input with it.
+void keep_stored_dtypes(const Checkpoint& checkpoint, Slots& slots) {
+  std::set<const Weight*> unquantized;
+  for (const MatrixSlot& slot : slots.matrices) {
+    const bool is_e4m3 = checkpoint.find(slot.name)->format == &quant_format(QuantType::kE4M3);
+    if (!is_e4m3) unquantized.insert(slot.first_of_input);
+  }
+  for (MatrixSlot& slot : slots.matrices) {
+    if (slot.role == WeightRole::kLinear && unquantized.contains(slot.first_of_input)) {
+      slot.role = WeightRole::kUnquantizedLinear;
+    }
+  }
+}
+
 // Every missing or mis-shaped tensor, before anything is packed.
 Status check_shapes(const Checkpoint& checkpoint, const Slots& slots) {
   SLIPSTREAM_RETURN_IF_ERROR(checkpoint.require(slots.names()));
@@ -120,6 +138,15 @@ Status check_shapes(const Checkpoint& checkpoint, const Slots& slots) {
   return invalid_model(text);
 }
 
+// Activations are quantised by what they are, and K and V have no scales.
+bool is_ignored_scale(const std::string& name) {
+  for (const char* ending : {".input_scale", ".input_scale_ub", ".activation_scale",
+                             ".output_scale", ".q_scale", ".k_scale", ".v_scale"}) {
+    if (ends_with(name, ending)) return true;
+  }
+  return false;
+}
+
 // Tensors that nothing uses are harmless but worth a word: a family may be misread.
 void warn_about_unused(const Checkpoint& checkpoint, const Slots& slots, const WeightNames& names) {
   const std::vector<std::string> used_names = slots.names();
@@ -130,6 +157,11 @@ void warn_about_unused(const Checkpoint& checkpoint, const Slots& slots, const W
   // Old files store RoPE's frequencies, which follow from the configuration.
   std::erase_if(unused,
                 [](const std::string& name) { return ends_with(name, ".rotary_emb.inv_freq"); });
+  const auto num_scales = std::erase_if(unused, is_ignored_scale);
+  if (num_scales > 0) {
+    log_info("load", "ignored_scales=", num_scales,
+             " of=activations,kv reason='activations are quantised per token, K and V unscaled'");
+  }
   if (unused.empty()) return;
   constexpr size_t kMaxListed = 4;
   std::string listed;
@@ -199,8 +231,9 @@ Result<DecoderWeights> load_weights(const Checkpoint& checkpoint, const DecoderS
                                     const WeightNames& names, const Ops& ops, OpContext& ctx,
                                     const LoadProgress& progress) {
   DecoderWeights weights;
-  const Slots slots = make_slots(spec, names, weights);
+  Slots slots = make_slots(spec, names, weights);
   SLIPSTREAM_RETURN_IF_ERROR(check_shapes(checkpoint, slots));
+  if (ctx.keep_stored_dtypes) keep_stored_dtypes(checkpoint, slots);
   warn_about_unused(checkpoint, slots, names);
 
   for (const VectorSlot& slot : slots.vectors) {

@@ -41,6 +41,8 @@ struct OpContext {
   Buffer scratch;  // of Ops::open; contents are meaningless between ops
   std::shared_ptr<void> device_state = nullptr;  // a backend's own: streams, handles
   DType weight_dtype = DType::kBF16;  // CUDA: what kLinear matrices are packed as, or fp8_e4m3
+  // Of them, only those that the files store as weight_dtype: the others are not quantised.
+  bool keep_stored_dtypes = false;
   // A row's result depends on neither its batch nor how its sequence is cut; always so on the CPU.
   bool deterministic = false;
   class OpProfile* profile = nullptr;  // of the table that ops/op_profile.h makes
@@ -128,8 +130,9 @@ struct QkvArgs {
 
 using ByteRange = std::span<const std::byte>;
 
-// What a matrix is for: a backend may store the vocabulary's matrices in another format.
-enum class WeightRole : uint8_t { kLinear, kVocabulary };
+// What a matrix is for: a backend may store the vocabulary's matrices, and those that are not to be
+// quantised, in another format.
+enum class WeightRole : uint8_t { kLinear, kUnquantizedLinear, kVocabulary };
 
 // Values uniform in [-limit, limit), so that activations keep their size. Value i of row r is the
 // i-th symmetric() of SplitMix64 seeded with the first number of SplitMix64(seed + r), times limit:

@@ -241,8 +241,47 @@ TEST_P(EveryIsa, PackedBytesAreTheFilesBytes) {
     const std::vector<std::byte> data = random_matrix(source.type, source.rows, source.cols, 5);
     source.data = data.data();
     const Weight weight = std::move(ops_->pack(harness.ctx, source, WeightRole::kLinear)).value();
-    EXPECT_EQ(weight.payload_bytes, source.bytes()) << format.name;
+    // E4M3 comes with a float per row for every 128 columns.
+    const int64_t scales = format.type == QuantType::kE4M3 ? source.bytes() / 32 : 0;
+    EXPECT_EQ(weight.payload_bytes, source.bytes() + scales) << format.name;
   }
+}
+
+// A scale for the whole, one a row, and blocks that the edges cut, against the same values as F32.
+TEST_P(EveryIsa, ScaledE4M3HasTheBitsOfItsDequantisedValues) {
+  Harness harness(2, *ops_);
+  constexpr int64_t kRows = 150;
+  constexpr int64_t kCols = 300;
+  const std::vector<std::byte> codes = random_matrix(QuantType::kE4M3, kRows, kCols, 5);
+  const std::vector<float> scales = seeded(kRows, 6, 0.01f);
+  const auto* scale_bytes = reinterpret_cast<const std::byte*>(scales.data());
+  SourceMatrix scaled{codes.data(), QuantType::kE4M3, kRows, kCols};
+  for (const auto& [rows, cols] : {std::pair{kRows, kCols}, {int64_t{1}, kCols}, {128, 128}}) {
+    scaled.scales = {scale_bytes, QuantType::kF32, rows, cols};
+    std::vector<float> values(kRows * kCols);
+    for (int64_t row = 0; row < kRows; ++row) {
+      dequantize_row(scaled, row, values.data() + row * kCols);
+    }
+    const SourceMatrix plain{reinterpret_cast<const std::byte*>(values.data()), QuantType::kF32,
+                             kRows, kCols};
+    const Weight a = std::move(ops_->pack(harness.ctx, scaled, WeightRole::kLinear)).value();
+    const Weight b = std::move(ops_->pack(harness.ctx, plain, WeightRole::kLinear)).value();
+    for (const int64_t tokens : {1, 2, 3, 4, 5, 40}) {
+      std::vector<float> x = seeded(tokens * kCols, 7, 3.0f);
+      EXPECT_TRUE(same_bits(linear_rows(*ops_, harness.ctx, a, x, 0, tokens),
+                            linear_rows(*ops_, harness.ctx, b, x, 0, tokens)))
+          << tokens << " tokens, a scale for " << rows << " x " << cols;
+    }
+    std::vector<int32_t> ids = {0, 127, 128, 149};
+    std::vector<float> rows_a(ids.size() * kCols), rows_b(ids.size() * kCols);
+    for (const auto& [weight, out] : {std::pair{&a, &rows_a}, std::pair{&b, &rows_b}}) {
+      ops_->embed(harness.ctx, *weight, ids.data(),
+                  TensorView::contiguous(out->data(), DType::kF32, {4, kCols}));
+    }
+    EXPECT_TRUE(same_bits(rows_a, rows_b));
+  }
+  scaled.scales = {scale_bytes, QuantType::kF32, 64, 64};
+  EXPECT_FALSE(ops_->pack(harness.ctx, scaled, WeightRole::kLinear).ok());
 }
 
 TEST_P(EveryIsa, AMatrixThatIsNotWholeBlocksIsAnError) {

@@ -20,6 +20,15 @@ bool all_finite(const std::byte* first, int64_t count, int64_t stride, Bits expo
   return finite;
 }
 
+// E4M3 has no infinities, and one NaN of either sign.
+bool no_e4m3_nan(const std::byte* codes, int64_t count) {
+  bool finite = true;
+  for (int64_t idx = 0; idx < count; ++idx) {
+    finite &= (codes[idx] & std::byte{0x7F}) != std::byte{0x7F};
+  }
+  return finite;
+}
+
 constexpr uint16_t kF16Exponent = 0x7C00;
 constexpr uint16_t kBF16Exponent = 0x7F80;
 constexpr uint32_t kF32Exponent = 0x7F800000;
@@ -51,6 +60,8 @@ bool row_is_finite(QuantType type, const std::byte* row, int64_t num_blocks) {
       return scales(offsetof(BlockQ5_K, d)) && scales(offsetof(BlockQ5_K, dmin));
     case QuantType::kQ6_K:
       return scales(offsetof(BlockQ6_K, d));
+    case QuantType::kE4M3:
+      return no_e4m3_nan(row, num_blocks);
   }
   return false;
 }

@@ -1,5 +1,6 @@
 // Finds NaN and infinity in a stored matrix without dequantising it: in block formats only the f16
-// scales can hold them. One such value turns every logit into NaN, long after loading.
+// scales can hold them. The scales of E4M3 matrices are for the loader to check. One such value
+// turns every logit into NaN, long after loading.
 #pragma once
 
 #include <cstdint>

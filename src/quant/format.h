@@ -27,12 +27,15 @@ enum class QuantType : uint8_t {
   kQ4_K,
   kQ5_K,
   kQ6_K,
+  kE4M3,
 };
+
+constexpr int kNoGgmlType = -1;
 
 struct QuantFormat {
   QuantType type;
   const char* name;    // "Q4_1", as `inspect` and --format spell it
-  int ggml_type;       // type id in a GGUF file
+  int ggml_type;       // type id in a GGUF file, or kNoGgmlType
   int block_elements;  // consecutive elements of a row that share a block
   int block_bytes;
   // out[block_elements] = exact value of one block, in float.
@@ -51,12 +54,23 @@ const QuantFormat& quant_format(QuantType type);
 const QuantFormat* find_quant_format(int ggml_type);          // null: not supported
 const QuantFormat* find_quant_format(std::string_view name);  // case-insensitive; null: unknown
 
+// What stored E4M3 values are multiplied by, in float: a scale for every rectangle of
+// rows_per_scale x cols_per_scale, row-major, cut off at the matrix's edges; borrowed. Without data
+// every scale is 1.
+struct ScaleGrid {
+  const std::byte* data = nullptr;
+  QuantType type = QuantType::kF32;  // or F16, BF16
+  int64_t rows_per_scale = 0;
+  int64_t cols_per_scale = 0;
+};
+
 // A matrix as a file stores it: `rows` rows of `cols` elements, row-major blocks, borrowed.
 struct SourceMatrix {
   const std::byte* data = nullptr;
   QuantType type = QuantType::kF32;
   int64_t rows = 0;
-  int64_t cols = 0;  // a multiple of the format's block_elements
+  int64_t cols = 0;       // a multiple of the format's block_elements
+  ScaleGrid scales = {};  // of kE4M3
   int64_t row_bytes() const {
     const QuantFormat& format = quant_format(type);
     return cols / format.block_elements * format.block_bytes;
@@ -66,6 +80,11 @@ struct SourceMatrix {
 
 // out[cols] = exact float values of one row.
 void dequantize_row(const SourceMatrix& matrix, int64_t row, float* out);
+
+// Of the rectangle that holds the element.
+float scale_at(const SourceMatrix& matrix, int64_t row, int64_t col);
+// Scales in the grid, row-major.
+int64_t num_scales(const SourceMatrix& matrix);
 
 // How `payload` is laid out. Each backend streams its own layout; `kSource` is the file's.
 // `kRows`: dense rows in device memory, of `dtype`.
@@ -81,6 +100,7 @@ struct Weight {
   int64_t payload_bytes = 0;          // bytes streamed per use
   DType dtype = DType::kF32;          // of kRows: bf16, or fp8_e4m3 with row_scales
   const float* row_scales = nullptr;  // [rows], value = scale x stored
+  ScaleGrid scales = {};              // of kSource, in scales_owner
   std::shared_ptr<Buffer> scales_owner;
   std::shared_ptr<Buffer> owner;  // null when the payload is borrowed from a mapped file; shared
                                   // because tied embeddings use one matrix twice

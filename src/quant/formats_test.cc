@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/e4m3.h"
 #include "core/half.h"
 #include "quant/finite.h"
 #include "quant/format.h"
@@ -51,8 +52,10 @@ TEST(QuantFormats, TableIsInTypeOrderWithUniqueNamesAndIds) {
   for (const QuantFormat& format : quant_formats()) {
     EXPECT_EQ(&quant_format(format.type), &format);
     EXPECT_TRUE(names.insert(format.name).second) << format.name;
-    EXPECT_TRUE(ids.insert(format.ggml_type).second) << format.name;
-    EXPECT_EQ(find_quant_format(format.ggml_type), &format);
+    if (format.ggml_type != kNoGgmlType) {
+      EXPECT_TRUE(ids.insert(format.ggml_type).second) << format.name;
+      EXPECT_EQ(find_quant_format(format.ggml_type), &format);
+    }
     EXPECT_EQ(find_quant_format(std::string_view(format.name)), &format);
   }
 }
@@ -277,6 +280,32 @@ TEST(QuantFormats, DequantiseRowReadsItsRowOnlyInEveryFormat) {
     }
     EXPECT_EQ(bit_hash(row), bit_hash(expected)) << format.name;
   }
+}
+
+TEST(QuantFormats, E4M3ValuesAreMultipliedByTheScaleOfTheirRectangle) {
+  constexpr int64_t kRows = 5;
+  constexpr int64_t kCols = 7;
+  std::vector<std::byte> codes(kRows * kCols);
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::byte>(i * 37 % 127);
+  // Rectangles of 2 x 3 that the matrix's edges cut: 3 x 3 of them.
+  std::vector<float> scales;
+  for (int i = 0; i < 9; ++i) scales.push_back(0.1f * static_cast<float>(i + 1));
+  SourceMatrix matrix{.data = codes.data(), .type = QuantType::kE4M3, .rows = kRows, .cols = kCols};
+  matrix.scales = {reinterpret_cast<const std::byte*>(scales.data()), QuantType::kF32, 2, 3};
+  EXPECT_EQ(num_scales(matrix), 9);
+  std::vector<float> row(kCols);
+  for (int64_t r = 0; r < kRows; ++r) {
+    dequantize_row(matrix, r, row.data());
+    for (int64_t c = 0; c < kCols; ++c) {
+      const auto code = static_cast<uint8_t>(codes[static_cast<size_t>(r * kCols + c)]);
+      EXPECT_EQ(row[static_cast<size_t>(c)],
+                e4m3_to_f32(code) * scales[static_cast<size_t>(r / 2 * 3 + c / 3)]);
+    }
+  }
+  // Scales of other types are widened exactly.
+  const uint16_t half = f32_to_bf16(0.37f);
+  matrix.scales = {reinterpret_cast<const std::byte*>(&half), QuantType::kBF16, kRows, kCols};
+  EXPECT_EQ(scale_at(matrix, 4, 6), bf16_to_f32(half));
 }
 
 // The finite check reads only where floats lie: it must agree with dequantising everything.

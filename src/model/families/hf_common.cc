@@ -5,6 +5,7 @@
 
 #include "base/strings.h"
 #include "loader/checkpoint.h"
+#include "loader/hf_quantization.h"
 #include "model/families/common.h"
 
 namespace slipstream {
@@ -135,12 +136,7 @@ Status refuse_unsupported(const HfConfig& config) {
   if (activation != "silu" && activation != "swish") {
     return unsupported(config, str("hidden_act ", quote(activation)));
   }
-  if (config.contains("quantization_config")) {
-    SLIPSTREAM_ASSIGN_OR_RETURN(const std::string method,
-                                config.get_string("quantization_config.quant_method", "?"));
-    return unsupported(config, str("quantization_config.quant_method ", quote(method)));
-  }
-  return {};
+  return check_quantization(config);
 }
 
 }  // namespace

@@ -5,14 +5,16 @@
 //
 #include "ops/cpu/linear.inl"
 //
+#include "ops/cpu/linear_dense.inl"
+//
 #include "ops/cpu/attention.inl"
 //
 #include "ops/cpu/rows.inl"
 
 // Constant-initialised: not even a constructor is compiled for an instruction set.
 // Linear kernels are in the order of QuantType.
-static_assert(kNumQuantTypes == 11 && static_cast<int>(QuantType::kQ8_0) == 3 &&
-              static_cast<int>(QuantType::kQ4_K) == 8);
+static_assert(kNumQuantTypes == 12 && static_cast<int>(QuantType::kQ8_0) == 3 &&
+              static_cast<int>(QuantType::kQ4_K) == 8 && static_cast<int>(QuantType::kE4M3) == 11);
 constexpr CpuKernels kKernels = {
     .name = kIsaName,
     .tile_tokens = kTileTokens,
@@ -21,11 +23,11 @@ constexpr CpuKernels kKernels = {
     .linear_fused = {dense_fused<DenseF32>, dense_fused<DenseF16>, dense_fused<DenseBF16>,
                      linear_fused<FormatQ8_0>, linear_fused<FormatQ4_0>, linear_fused<FormatQ4_1>,
                      linear_fused<FormatQ5_0>, linear_fused<FormatQ5_1>, linear_fused<FormatQ4_K>,
-                     linear_fused<FormatQ5_K>, linear_fused<FormatQ6_K>},
+                     linear_fused<FormatQ5_K>, linear_fused<FormatQ6_K>, dense_fused<DenseE4M3>},
     .linear_tiled = {dense_tiled<DenseF32>, dense_tiled<DenseF16>, dense_tiled<DenseBF16>,
                      linear_tiled<FormatQ8_0>, linear_tiled<FormatQ4_0>, linear_tiled<FormatQ4_1>,
                      linear_tiled<FormatQ5_0>, linear_tiled<FormatQ5_1>, linear_tiled<FormatQ4_K>,
-                     linear_tiled<FormatQ5_K>, linear_tiled<FormatQ6_K>},
+                     linear_tiled<FormatQ5_K>, linear_tiled<FormatQ6_K>, dense_tiled<DenseE4M3>},
     .attention_partition = attention_partition,
     .attention_merge = attention_merge,
     .attention_finish = attention_finish,

@@ -4,7 +4,7 @@
 // by one FMA per term, in block order. The integer sum is exact, so every path below gives a
 // (row, token) the same bits: weights unpacked in registers (fused, few tokens, bound by memory) or
 // once per panel into L1 (tiled, bound by vpmaddwd), any tile, any split over threads.
-// Dense formats: acc = fma(w[row, k], x[token, k], acc), k ascending.
+// Dense formats are in linear_dense.inl.
 // Reference: linear of ops/cpu/ref.
 
 template <int kValue>
@@ -403,134 +403,6 @@ void linear_tiled(const LinearTask& task) {
         const int64_t width = tile_width(input, token / kTileTokens);
         tile_blocks_of<Unpacked>(width, blocks, count, tile_input(input, token, width, first),
                                  acc + (token - task.token_begin));
-      }
-    }
-    for (int64_t token = task.token_begin; token < task.token_end; ++token) {
-      store_rows(task, token, panel_idx, f32_load(acc[token - task.token_begin]));
-    }
-  }
-}
-
-// ---- dense weights ----
-
-struct DenseF32 {
-  static constexpr int kBytes = kWordRowBytes;
-  SLIPSTREAM_INLINE static F32x16 load(const uint8_t* at) {
-    return f32_load(reinterpret_cast<const float*>(at));
-  }
-};
-struct DenseF16 {
-  static constexpr int kBytes = kHalfRowBytes;
-  SLIPSTREAM_INLINE static F32x16 load(const uint8_t* at) { return f32_load_half(at); }
-};
-struct DenseBF16 {
-  static constexpr int kBytes = kHalfRowBytes;
-  SLIPSTREAM_INLINE static F32x16 load(const uint8_t* at) { return f32_load_bf16(at); }
-};
-
-// kPanels panels side by side: one panel alone is bound by the latency of its FMA chain.
-template <typename Dense, int kTokens, int kPanels>
-SLIPSTREAM_INLINE void dense_fused_panels(const LinearTask& task, int64_t panel_idx) {
-  const PreparedInput& input = *task.input;
-  const uint8_t* panel = task.panels + panel_idx * task.panel_bytes;
-  F32x16 acc[kPanels][kTokens];
-  for (int p = 0; p < kPanels; ++p) {
-    for (int t = 0; t < kTokens; ++t) acc[p][t] = f32_set(0.0f);
-  }
-  const float* x = tile_input(input, 0, kTokens, 0).values;
-  for (int64_t b = 0; b < input.num_blocks; ++b) {
-    for (int k = 0; k < kPanelBlock; ++k) {
-      unroll<0, kPanels>([&](auto p) SLIPSTREAM_INLINE_LAMBDA {
-        const uint8_t* at = panel + p.value * task.panel_bytes + k * Dense::kBytes;
-        _mm_prefetch(reinterpret_cast<const char*>(at + kPrefetchBytes), _MM_HINT_T0);
-        const F32x16 w = Dense::load(at);
-        unroll<0, kTokens>([&](auto t) SLIPSTREAM_INLINE_LAMBDA {
-          acc[p.value][t.value] =
-              f32_fma(w, f32_set(x[t.value * kPanelBlock + k]), acc[p.value][t.value]);
-        });
-      });
-    }
-    panel += kPanelBlock * Dense::kBytes;
-    x += kTokens * kPanelBlock;
-  }
-  for (int p = 0; p < kPanels; ++p) {
-    for (int t = 0; t < kTokens; ++t) store_rows(task, t, panel_idx + p, acc[p][t]);
-  }
-}
-
-template <typename Dense, int kTokens>
-void dense_fused_tokens(const LinearTask& task) {
-  constexpr int kPanels = kTokens == 1 ? 4 : 2;
-  int64_t panel_idx = 0;
-  for (; panel_idx + kPanels <= task.num_panels; panel_idx += kPanels) {
-    dense_fused_panels<Dense, kTokens, kPanels>(task, panel_idx);
-  }
-  for (; panel_idx < task.num_panels; ++panel_idx) {
-    dense_fused_panels<Dense, kTokens, 1>(task, panel_idx);
-  }
-}
-
-template <typename Dense>
-void dense_fused(const LinearTask& task) {
-  switch (task.input->num_tokens) {
-    case 1:
-      return dense_fused_tokens<Dense, 1>(task);
-    case 2:
-      return dense_fused_tokens<Dense, 2>(task);
-    case 3:
-      return dense_fused_tokens<Dense, 3>(task);
-    default:
-      return dense_fused_tokens<Dense, 4>(task);
-  }
-}
-
-using DenseChunk = float[kChunkBlocks * kPanelBlock][kPanelRows];
-
-template <int kTokens>
-void dense_tile(const DenseChunk& weights, int64_t num_blocks, const float* x,
-                float (*acc)[kPanelRows]) {
-  F32x16 sums[kTokens];
-  for (int t = 0; t < kTokens; ++t) sums[t] = f32_load(acc[t]);
-  for (int64_t b = 0; b < num_blocks; ++b) {
-    for (int k = 0; k < kPanelBlock; ++k) {
-      const F32x16 w = f32_load(weights[b * kPanelBlock + k]);
-      unroll<0, kTokens>([&](auto t) SLIPSTREAM_INLINE_LAMBDA {
-        sums[t.value] = f32_fma(w, f32_set(x[t.value * kPanelBlock + k]), sums[t.value]);
-      });
-    }
-    x += kTokens * kPanelBlock;
-  }
-  for (int t = 0; t < kTokens; ++t) f32_store(acc[t], sums[t]);
-}
-
-template <int kTokens = kTileTokens>
-SLIPSTREAM_INLINE void dense_tile_of(int64_t width, const DenseChunk& weights, int64_t num_blocks,
-                                     const float* x, float (*acc)[kPanelRows]) {
-  if constexpr (kTokens > 0) {
-    if (width == kTokens) return dense_tile<kTokens>(weights, num_blocks, x, acc);
-    dense_tile_of<kTokens - 1>(width, weights, num_blocks, x, acc);
-  }
-}
-
-template <typename Dense>
-void dense_tiled(const LinearTask& task) {
-  const PreparedInput& input = *task.input;
-  alignas(64) DenseChunk weights;
-  alignas(64) Accumulators acc;
-  for (int64_t panel_idx = 0; panel_idx < task.num_panels; ++panel_idx) {
-    const uint8_t* panel = task.panels + panel_idx * task.panel_bytes;
-    __builtin_memset(acc, 0,
-                     sizeof(acc[0]) * static_cast<size_t>(task.token_end - task.token_begin));
-    for (int64_t first = 0; first < input.num_blocks; first += kChunkBlocks) {
-      const int64_t left = input.num_blocks - first;
-      const int64_t count = left < kChunkBlocks ? left : kChunkBlocks;
-      for (int64_t k = 0; k < count * kPanelBlock; ++k) {
-        f32_store(weights[k], Dense::load(panel + (first * kPanelBlock + k) * Dense::kBytes));
-      }
-      for (int64_t token = task.token_begin; token < task.token_end; token += kTileTokens) {
-        const int64_t width = tile_width(input, token / kTileTokens);
-        dense_tile_of(width, weights, count, tile_input(input, token, width, first).values,
-                      acc + (token - task.token_begin));
       }
     }
     for (int64_t token = task.token_begin; token < task.token_end; ++token) {

@@ -2,7 +2,8 @@
 //
 // A panel is 16 output rows and all of their columns, one contiguous stream of blocks of 32 columns
 // (256 for the K formats). SIMD lanes are rows, so a dot product needs no horizontal sum. A panel
-// takes exactly the file's bytes per weight; a last panel that is not full ends in zero rows.
+// takes exactly the file's bytes per weight (E4M3: 1/32 more); a last panel that is not full ends
+// in zero rows.
 //
 // Inside a block the 32 columns form 16 pairs: pair i holds columns 2i and 2i + 1 in the low and
 // high half of one 32-bit lane per row, as vpmaddwd wants them.
@@ -24,7 +25,7 @@ constexpr int kPanelRows = 16;
 constexpr int kPanelBlock = 32;  // columns that share one activation scale
 constexpr int kPanelSuperBlock = 256;
 constexpr int kGroupsPerSuperBlock = kPanelSuperBlock / kPanelBlock;
-constexpr int kNumQuantTypes = static_cast<int>(QuantType::kQ6_K) + 1;
+constexpr int kNumQuantTypes = static_cast<int>(QuantType::kE4M3) + 1;
 
 constexpr int kHalfRowBytes = kPanelRows * 2;  // one f16 per row
 constexpr int kWordRowBytes = kPanelRows * 4;  // one 32-bit lane per row
@@ -60,13 +61,22 @@ constexpr int kQ6KHeader = kQ6KScales + 16 * kPanelRows;
 constexpr int kQ6KGroup = kNibbleBytes + kTwoBitBytes;
 constexpr int kQ6KBytes = kQ6KHeader + kGroupsPerSuperBlock * kQ6KGroup;
 
+// E4M3, groups of 128 columns, as few as any file gives a scale to: 256 x the scale of each row,
+// f32, then [128 columns][16 rows]. As an f16, a code's bits are 1/256 of its value.
+constexpr int kE4m3GroupColumns = 128;
+constexpr int kE4m3Blocks = kE4m3GroupColumns / kPanelBlock;
+constexpr int kE4m3Codes = kWordRowBytes;
+constexpr int kE4m3BlockBytes = kPanelBlock * kPanelRows;
+constexpr int kE4m3Bytes = kE4m3Codes + kE4m3Blocks * kE4m3BlockBytes;
+constexpr float kE4m3CodeScale = 256.0f;
+
 static_assert(kQ8Bytes == 34 * kPanelRows && kQ40Bytes == 18 * kPanelRows);
 static_assert(kQ41Bytes == 20 * kPanelRows && kQ50Bytes == 22 * kPanelRows);
 static_assert(kQ51Bytes == 24 * kPanelRows && kQ4KBytes == 144 * kPanelRows);
 static_assert(kQ5KBytes == 176 * kPanelRows && kQ6KBytes == 210 * kPanelRows);
 
-// Columns and bytes of one block of a panel. Dense formats are [32 columns][16 rows], padded with
-// zero columns at the end.
+// Columns and bytes of one block of a panel. Dense formats are [32 columns][16 rows] (E4M3:
+// [128]), padded with zero columns at the end.
 struct PanelBlock {
   int columns;
   int bytes;
@@ -94,11 +104,16 @@ constexpr PanelBlock panel_block(QuantType type) {
       return {kPanelSuperBlock, kQ5KBytes};
     case QuantType::kQ6_K:
       return {kPanelSuperBlock, kQ6KBytes};
+    case QuantType::kE4M3:
+      return {kE4m3GroupColumns, kE4m3Bytes};
   }
   return {0, 0};
 }
 
-constexpr bool is_dense(QuantType type) { return type <= QuantType::kBF16; }
+// Multiplied as floats with the activations' floats.
+constexpr bool is_dense(QuantType type) {
+  return type <= QuantType::kBF16 || type == QuantType::kE4M3;
+}
 
 constexpr int64_t panel_bytes(QuantType type, int64_t cols) {
   const PanelBlock block = panel_block(type);

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/strings.h"
+#include "core/e4m3.h"
 #include "core/half.h"
 #include "core/huge_pages.h"
 #include "ops/cpu/panel_layout.h"
@@ -253,6 +254,17 @@ void pack_dense_row(const SourceMatrix& source, int64_t row, int lane, std::byte
   }
 }
 
+void pack_e4m3_row(const SourceMatrix& source, int64_t row, int lane, std::byte* panel) {
+  const std::byte* in = source.data + row * source.row_bytes();
+  for (int64_t begin = 0; begin < source.cols; begin += kE4m3GroupColumns) {
+    put(panel + lane * 4, scale_at(source, row, begin) * kE4m3CodeScale);
+    const int64_t count = std::min<int64_t>(kE4m3GroupColumns, source.cols - begin);
+    std::byte* codes = panel + kE4m3Codes + lane;
+    for (int64_t k = 0; k < count; ++k) codes[k * kPanelRows] = in[begin + k];
+    panel += kE4m3Bytes;
+  }
+}
+
 void pack_panel(const SourceMatrix& source, int64_t panel_idx, std::byte* panel) {
   const int64_t bytes = panel_bytes(source.type, source.cols);
   const int64_t begin = panel_idx * kPanelRows;
@@ -264,6 +276,10 @@ void pack_panel(const SourceMatrix& source, int64_t panel_idx, std::byte* panel)
   const QuantFormat& format = quant_format(source.type);
   for (int64_t row = begin; row < end; ++row) {
     const int lane = static_cast<int>(row - begin);
+    if (source.type == QuantType::kE4M3) {
+      pack_e4m3_row(source, row, lane, panel);
+      continue;
+    }
     if (is_dense(source.type)) {
       pack_dense_row(source, row, lane, panel);
       continue;
@@ -403,6 +419,18 @@ float read_dense(QuantType type, const std::byte* panel, int64_t index) {
   return type == QuantType::kF16 ? f16_to_f32(bits) : bf16_to_f32(bits);
 }
 
+void read_e4m3_row(const Weight& weight, const std::byte* panel, int lane, float* out) {
+  for (int64_t begin = 0; begin < weight.cols; begin += kE4m3GroupColumns) {
+    const float scale = get<float>(panel + lane * 4) / kE4m3CodeScale;
+    const int64_t count = std::min<int64_t>(kE4m3GroupColumns, weight.cols - begin);
+    for (int64_t k = 0; k < count; ++k) {
+      const auto code = get<uint8_t>(panel + kE4m3Codes + k * kPanelRows + lane);
+      out[begin + k] = e4m3_to_f32(code) * scale;
+    }
+    panel += kE4m3Bytes;
+  }
+}
+
 }  // namespace
 
 Result<Weight> pack_panels(OpContext& ctx, const SourceMatrix& source) {
@@ -412,6 +440,12 @@ Result<Weight> pack_panels(OpContext& ctx, const SourceMatrix& source) {
     return invalid_model(str("a ", source.rows, " x ", source.cols, " matrix cannot be ",
                              quant_format(source.type).name, ": columns must be a multiple of ",
                              quant_format(source.type).block_elements));
+  }
+  const ScaleGrid& scales = source.scales;
+  if (scales.data != nullptr && scales.cols_per_scale < source.cols &&
+      scales.cols_per_scale % kE4m3GroupColumns != 0) {
+    return invalid_model(str("a scale for every ", scales.cols_per_scale,
+                             " columns: must be a multiple of ", kE4m3GroupColumns));
   }
   const int64_t num_panels = (source.rows + kPanelRows - 1) / kPanelRows;
   const int64_t bytes = panel_bytes(source.type, source.cols);
@@ -434,6 +468,7 @@ void dequantize_panel_row(const Weight& weight, int64_t row, float* out) {
   const std::byte* panel =
       weight.payload + row / kPanelRows * panel_bytes(weight.type, weight.cols);
   const int lane = static_cast<int>(row % kPanelRows);
+  if (weight.type == QuantType::kE4M3) return read_e4m3_row(weight, panel, lane, out);
   if (is_dense(weight.type)) {
     for (int64_t column = 0; column < weight.cols; ++column) {
       out[column] = read_dense(weight.type, panel, column * kPanelRows + lane);

@@ -98,6 +98,14 @@ SLIPSTREAM_INLINE void f32_store_half(void* at, F32x16 v) {
   _mm_storeu_si128(p, _mm256_cvtps_ph(v.lo, _MM_FROUND_TO_NEAREST_INT));
   _mm_storeu_si128(p + 1, _mm256_cvtps_ph(v.hi, _MM_FROUND_TO_NEAREST_INT));
 }
+// [16] bytes of E4M3 -> 16 halves of 1/256 of their values: the exponent's bias is 8 larger there.
+SLIPSTREAM_INLINE F32x16 f32_load_e4m3_256th(const void* at) {
+  const __m256i bytes = _mm256_cvtepi8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(at)));
+  const __m256i halves = _mm256_and_si256(_mm256_slli_epi16(bytes, 7),
+                                          _mm256_set1_epi16(static_cast<int16_t>(0xBFFF)));
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)),
+          _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
+}
 SLIPSTREAM_INLINE __m256 widen_bf16(const __m128i* at) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(at)), 16));
 }

@@ -1,5 +1,7 @@
 // bf16, or E4M3 with a scale a row, of what files store. Floats travel as they are and become it on
-// the device; block formats are dequantised by the host.
+// the device; E4M3 with a scale for the tensor or a row is that already, and lies there as in the
+// file. Block formats are dequantised by the host, E4M3 with a scale for every 128 x 128 among
+// them: the products know scales of rows only, so its rows are rounded to E4M3 once more.
 #include "ops/cuda/pack.h"
 
 #include <algorithm>
@@ -56,7 +58,7 @@ Weight reserve(OpContext& ctx, QuantType type, int64_t rows, int64_t cols, Weigh
   weight.layout = WeightLayout::kRows;
   weight.rows = rows;
   weight.cols = cols;
-  weight.dtype = role == WeightRole::kVocabulary ? DType::kBF16 : ctx.weight_dtype;
+  weight.dtype = role == WeightRole::kLinear ? ctx.weight_dtype : DType::kBF16;
   weight.payload_bytes = rows * cols * static_cast<int64_t>(dtype_bytes(weight.dtype));
   weight.payload = take(ctx.weight_chunk, ctx.weight_chunk_used,
                         static_cast<size_t>(weight.payload_bytes), kChunkBytes);
@@ -85,7 +87,7 @@ Status check_shape(const OpContext& ctx, int64_t rows, int64_t cols, WeightRole 
   }
   if (role == WeightRole::kLinear && ctx.weight_dtype == DType::kF8E4M3 && rows % 16 != 0) {
     return does_not_fit(
-        str("--quantization fp8: matrices need a multiple of 16 rows; this one has ", rows));
+        str("FP8 matrices need a multiple of 16 rows on the GPU; this one has ", rows));
   }
   return {};
 }
@@ -104,8 +106,9 @@ std::optional<FloatType> float_type(QuantType type) {
 }
 
 // Through pinned memory in turns: while one half is under way, all threads fill the other.
-Status upload_floats(OpContext& ctx, const SourceMatrix& source, FloatType type,
-                     const Weight& weight) {
+// deliver(half, first_row, num_rows) queues what brings a half's rows to their place.
+template <typename Deliver>
+Status upload(OpContext& ctx, const SourceMatrix& source, const Deliver& deliver) {
   DeviceState& state = state_of(ctx);
   SLIPSTREAM_RETURN_IF_ERROR(state.upload.open());
   const int64_t row_bytes = source.row_bytes();
@@ -122,15 +125,46 @@ Status upload_floats(OpContext& ctx, const SourceMatrix& source, FloatType type,
       std::memcpy(half.host.as<std::byte>() + begin, from + begin,
                   static_cast<size_t>(std::min(kPieceBytes, bytes - begin)));
     });
-    check(cudaMemcpyAsync(half.device.data(), half.host.as<void>(), static_cast<size_t>(bytes),
-                          cudaMemcpyHostToDevice, state.stream),
-          "upload");
-    check(convert_rows({half.device.data(), type, num_rows, source.cols}, rows_from(weight, first),
-                       state.stream),
-          "upload");
+    deliver(half, first, num_rows);
     check(cudaEventRecord(half.done, state.stream), "upload");
   }
   return {};
+}
+
+Status upload_floats(OpContext& ctx, const SourceMatrix& source, FloatType type,
+                     const Weight& weight) {
+  const cudaStream_t stream = state_of(ctx).stream;
+  return upload(ctx, source, [&](UploadHalf& half, int64_t first, int64_t num_rows) {
+    const auto bytes = static_cast<size_t>(num_rows * source.row_bytes());
+    check(cudaMemcpyAsync(half.device.data(), half.host.as<void>(), bytes, cudaMemcpyHostToDevice,
+                          stream),
+          "upload");
+    check(convert_rows({half.device.data(), type, num_rows, source.cols}, rows_from(weight, first),
+                       stream),
+          "upload");
+  });
+}
+
+// E4M3 whose rows have one scale each.
+bool has_row_scales(const SourceMatrix& source) {
+  return source.type == QuantType::kE4M3 &&
+         (source.scales.data == nullptr || source.scales.cols_per_scale >= source.cols);
+}
+
+Status upload_stored_e4m3(OpContext& ctx, const SourceMatrix& source, const Weight& weight) {
+  std::vector<float> scales(static_cast<size_t>(source.rows));
+  for (int64_t row = 0; row < source.rows; ++row) {
+    scales[static_cast<size_t>(row)] = scale_at(source, row, 0);
+  }
+  device_memory().copy_in(rows_from(weight, 0).row_scales, scales.data(),
+                          scales.size() * sizeof(float));
+  const cudaStream_t stream = state_of(ctx).stream;
+  return upload(ctx, source, [&](UploadHalf& half, int64_t first, int64_t num_rows) {
+    check(cudaMemcpyAsync(rows_from(weight, first).values, half.host.as<void>(),
+                          static_cast<size_t>(num_rows * source.row_bytes()),
+                          cudaMemcpyHostToDevice, stream),
+          "upload");
+  });
 }
 
 void upload_blocks(OpContext& ctx, const SourceMatrix& source, const Weight& weight) {
@@ -167,6 +201,8 @@ Result<Weight> pack(OpContext& ctx, const SourceMatrix& source, WeightRole role)
   Weight weight = reserve(ctx, source.type, source.rows, source.cols, role);
   if (const auto type = float_type(source.type)) {
     SLIPSTREAM_RETURN_IF_ERROR(upload_floats(ctx, source, *type, weight));
+  } else if (weight.dtype == DType::kF8E4M3 && has_row_scales(source)) {
+    SLIPSTREAM_RETURN_IF_ERROR(upload_stored_e4m3(ctx, source, weight));
   } else {
     upload_blocks(ctx, source, weight);
   }

@@ -33,11 +33,18 @@ Result<Weight> ref_pack(OpContext&, const SourceMatrix& source, WeightRole) {
   weight.owner = std::make_shared<Buffer>(static_cast<size_t>(source.bytes()));
   std::copy_n(source.data, source.bytes(), weight.owner->as<std::byte>());
   weight.payload = weight.owner->as<std::byte>();
+  if (source.scales.data != nullptr) {
+    const int64_t bytes = num_scales(source) * quant_format(source.scales.type).block_bytes;
+    weight.scales_owner = std::make_shared<Buffer>(static_cast<size_t>(bytes));
+    std::copy_n(source.scales.data, bytes, weight.scales_owner->as<std::byte>());
+    weight.scales = source.scales;
+    weight.scales.data = weight.scales_owner->as<std::byte>();
+  }
   return weight;
 }
 
 SourceMatrix as_source(const Weight& weight) {
-  return {weight.payload, weight.type, weight.rows, weight.cols};
+  return {weight.payload, weight.type, weight.rows, weight.cols, weight.scales};
 }
 
 void ref_embed(OpContext& ctx, const Weight& table, const int32_t* token_ids, TensorView out) {
