@@ -15,7 +15,7 @@ constexpr double kLongestPromptShare = 0.9;
 constexpr double kGrowingPromptShare = 0.15;
 
 // Streams of random numbers that have nothing to do with each other.
-enum class Purpose : uint64_t { kArrival = 1, kWave, kRequest, kPrefix };
+enum class Purpose : uint64_t { kArrival = 1, kRequest, kPrefix };
 
 SplitMix64 random_of(uint64_t seed, Purpose purpose, uint64_t idx) {
   SplitMix64 by_purpose(seed ^ (static_cast<uint64_t>(purpose) << 56));
@@ -55,16 +55,15 @@ std::vector<int32_t> different_ids(SplitMix64& random, const SoakShape& shape, u
   return ids;
 }
 
-enum class Wave : uint64_t { kSteady, kBurst, kGrowing };
+enum class Wave : uint64_t { kBurst, kGrowing, kSteady };
 
 // Waves of steady arrivals and of bursts, in which all come at once; in some bursts short prompts
 // get long answers, so that sequences outgrow the pool that had room for them. Each wave ends in a
 // lull, in which one request after the other has the engine for itself.
 Wave draw_arrival(const SoakShape& shape, int64_t request_idx, SoakRequest& drawn) {
-  const int64_t wave_len = std::max<int64_t>(32, int64_t{3} * shape.max_num_seqs);
-  SplitMix64 wave_random =
-      random_of(shape.seed, Purpose::kWave, static_cast<uint64_t>(request_idx / wave_len));
-  const auto wave = static_cast<Wave>(wave_random.below(3));
+  const int64_t wave_len = std::max<int64_t>(32, int64_t{2} * shape.max_num_seqs);
+  // Each in turn, so that no seed goes without one of them.
+  const auto wave = static_cast<Wave>(static_cast<uint64_t>(request_idx / wave_len) % 3);
   SplitMix64 random = random_of(shape.seed, Purpose::kArrival, static_cast<uint64_t>(request_idx));
   const double gap = random_gap(random);
   if (request_idx % wave_len >= wave_len - wave_len / 16) {
