@@ -124,7 +124,7 @@ void Soak::run_round() {
   round_idx_.clear();
   const int64_t round_len = std::max(kRoundRequests, int64_t{6} * shape_.max_num_seqs);
   run_load(next_idx_ + round_len);
-  wait_until_idle();
+  if (!gave_up_) wait_until_idle();
   judge_round();
   const int64_t began_ns = steady_now_ns();
   const size_t num_requests = round_.size();
@@ -293,14 +293,17 @@ bool Soak::receive(int64_t timeout_us) {
     return true;
   }
   if (open_.empty()) return true;
-  if (nothing_will_come(now_ns)) {
+  const EngineStats stats = engine_->stats();
+  // Steps of long prompts give nobody a token.
+  if (std::exchange(num_steps_, stats.num_steps) != stats.num_steps) heard_ns_ = now_ns;
+  if (nothing_will_come(stats, now_ns)) {
     std::vector<size_t> lost;
     for (const auto& [id, idx] : open_) lost.push_back(idx);
     std::sort(lost.begin(), lost.end());
     for (const size_t idx : lost) lose(idx);
     open_.clear();
   } else if (seconds(now_ns - heard_ns_) > options_.stall_s) {
-    give_up(str("no event for ", options_.stall_s, " s with ", open_.size(),
+    give_up(str("no step has ended for ", options_.stall_s, " s with ", open_.size(),
                 " requests unfinished: the engine hangs"));
     return false;
   }
@@ -323,8 +326,8 @@ void Soak::deliver(const TokenEvent& event) {
 }
 
 // An engine that has been idle for a while, with requests that wait for their end.
-bool Soak::nothing_will_come(int64_t now_ns) {
-  if (!is_idle(engine_->stats())) {
+bool Soak::nothing_will_come(const EngineStats& stats, int64_t now_ns) {
+  if (!is_idle(stats)) {
     idle_since_ns_ = 0;
     return false;
   }
@@ -380,6 +383,7 @@ void Soak::note_what_is_missing() {
   };
   expect(report_.num_preemptions, "preemptions");
   expect(report_.num_cancelled, "cancels");
+  expect(report_.num_compared, "comparisons");
   if (caches_) expect(report_.num_prefix_hit_tokens, "prefix hits");
 }
 

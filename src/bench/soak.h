@@ -30,7 +30,7 @@ struct SoakOptions {
   int64_t num_requests = 0;   // 0: as many as come within the duration
   double rate = 0.0;          // mean arrivals a second outside bursts; 0: three times the engine's
   int64_t compare_every = 1;  // one of so many requests is run alone as well
-  double stall_s = 120.0;     // an engine that says nothing for so long hangs
+  double stall_s = 120.0;     // an engine that ends no step for so long hangs
   double idle_s = 5.0;        // an engine whose counts are at rest for so long has said all
   double progress_s = 10.0;
 };
@@ -105,7 +105,7 @@ class Soak {
   // Waits for events, at most so long, and hands them out. False: the engine hangs.
   bool receive(int64_t timeout_us);
   void deliver(const TokenEvent& event);
-  bool nothing_will_come(int64_t now_ns);
+  bool nothing_will_come(const EngineStats& stats, int64_t now_ns);
   void give_up(const std::string& why);
   void lose(size_t round_idx);
   void fault(const std::string& words);
@@ -136,7 +136,8 @@ class Soak {
   std::unordered_map<RequestId, size_t> open_;       // those without a final event
   int64_t load_began_ns_ = 0;
   double load_before_s_ = 0.0;  // of earlier rounds
-  int64_t heard_ns_ = 0;        // when something came last
+  int64_t heard_ns_ = 0;        // when the engine last showed that it works
+  int64_t num_steps_ = 0;       // of the engine's, when that was looked at last
   int64_t idle_since_ns_ = 0;   // as far as the engine's counts say; 0: it works
   int64_t shown_ns_ = 0;
   bool gave_up_ = false;

@@ -165,6 +165,22 @@ TEST(SoakTest, ASecondFinalEventIsFound) {
   EXPECT_TRUE(outcome.says("2 final events"));
 }
 
+TEST(SoakTest, AnEngineThatHangsIsGivenUp) {
+  SoakOptions options = short_soak();
+  options.stall_s = 0.3;
+  const Outcome outcome =
+      run_soak({.in_events = [](std::vector<TokenEvent>& events) { events.clear(); },
+                .in_stats =
+                    [](EngineStats& stats) {
+                      stats.num_steps = 0;
+                      stats.num_running = 1;
+                    }},
+               options);
+  EXPECT_FALSE(outcome.report.passed());
+  EXPECT_GT(outcome.report.num_lost, 0);
+  EXPECT_TRUE(outcome.says("the engine hangs"));
+}
+
 TEST(SoakTest, ALeakedBlockIsFound) {
   const Outcome outcome =
       run_soak({.in_stats = [](EngineStats& stats) { stats.kv_blocks_used += 3; }});
