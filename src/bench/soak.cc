@@ -12,14 +12,17 @@ namespace slipstream {
 namespace {
 
 constexpr int64_t kBlockTokens = 16;
+constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kLongestByDefault = 1024;
-constexpr int64_t kRoundRequests = 384;  // at least: bounds what is kept of answers
+// A round ends after so many requests, which bounds what is kept of answers, or so long, so that a
+// slow engine's first answers are not compared last.
+constexpr int64_t kRoundRequests = 384;
+constexpr int64_t kRoundNs = 30 * kSecondNs;
 constexpr int64_t kLookAroundUs = 20'000;
 // Without a rate requests arrive so many times as fast as the engine has finished them so far.
 constexpr double kOverload = 3.0;
 constexpr int64_t kPaceRequests = 16;
 constexpr double kFirstGapS = 0.005;
-constexpr int64_t kSecondNs = 1'000'000'000;
 // Shorter loads need not meet everything.
 constexpr double kWholeLoadS = 5.0;
 constexpr int64_t kWholeLoadRequests = 200;
@@ -150,6 +153,8 @@ void Soak::run_load(int64_t end_idx) {
         engine_->cancel(id);
       }
     }
+    // Not one of a burst: the rest of it would come alone.
+    if (now_ns > load_began_ns_ + kRoundNs && next_.gap > 0.0) end_idx = next_idx_;
     submit_due(now_ns, end_idx);
     cancel_due(now_ns);
     const bool may_come = next_idx_ < end_idx && !load_is_over(now_ns);
@@ -206,8 +211,6 @@ void Soak::cancel_due(int64_t now_ns) {
 void Soak::judge_round() {
   for (const Open& open : round_) {
     if (!open.answer.ended()) continue;  // lost, and counted where that was found
-    report_.num_cancelled += open.answer.finish == FinishReason::kAbort ? 1 : 0;
-    report_.num_expired += open.answer.finish == FinishReason::kDeadline ? 1 : 0;
     const std::string words =
         stream_fault(open.asked, open.answer, shape_.max_model_len, open.cancelled);
     if (!words.empty()) fault(str("request ", open.request_idx, ": ", words));
@@ -322,7 +325,10 @@ void Soak::deliver(const TokenEvent& event) {
     return;
   }
   append_event(event, round_[found->second].answer);
-  if (event.finish != FinishReason::kNone) open_.erase(event.request);
+  if (event.finish == FinishReason::kNone || open_.erase(event.request) == 0) return;
+  if (load_began_ns_ == 0) return;
+  if (event.finish == FinishReason::kAbort) ++report_.num_cancelled;
+  if (event.finish == FinishReason::kDeadline) ++report_.num_expired;
 }
 
 // An engine that has been idle for a while, with requests that wait for their end.
