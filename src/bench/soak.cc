@@ -66,6 +66,7 @@ Result<EngineOptions> soak_engine_options(const EngineOptions& options) {
   // An engine that computes nothing knows the model's shape.
   EngineOptions probe = options;
   probe.executor = "fake";
+  probe.max_num_seqs = 1;
   probe.skip_tokenizer_init = true;
   probe.on_progress = nullptr;
   int64_t kv_bytes_per_token = 0;
@@ -387,7 +388,7 @@ void Soak::note_what_is_missing() {
   const auto expect = [this](int64_t count, const char* what) {
     if (count == 0) report_.not_exercised.emplace_back(what);
   };
-  expect(report_.num_preemptions, "preemptions");
+  if (shape_.max_num_seqs > 1) expect(report_.num_preemptions, "preemptions");
   expect(report_.num_cancelled, "cancels");
   expect(report_.num_compared, "comparisons");
   if (caches_) expect(report_.num_prefix_hit_tokens, "prefix hits");

@@ -130,7 +130,7 @@ void draw_ends(const SoakShape& shape, Wave wave, SplitMix64& random, SoakReques
   const int64_t longest = std::min(room, std::max<int64_t>(1, shape.max_model_len / 2));
   if (wave == Wave::kGrowing) {
     sampling.max_tokens =
-        long_tail(random, std::min<int64_t>(64, longest), std::min<int64_t>(256, longest));
+        long_tail(random, std::min<int64_t>(64, room), std::min<int64_t>(256, room));
     sampling.ignore_eos = true;
     return;
   }
