@@ -29,11 +29,14 @@ SoakOptions short_soak() {
   return options;
 }
 
-// An engine whose counts may be tampered with.
+// An engine whose counts may be tampered with, and which says that it runs on `device`.
 class TamperedEngine : public Engine {
  public:
-  TamperedEngine(Engine& engine, std::function<void(EngineStats&)> tamper)
-      : engine_(engine), tamper_(std::move(tamper)) {}
+  TamperedEngine(Engine& engine, std::function<void(EngineStats&)> tamper,
+                 const std::string& device)
+      : engine_(engine), tamper_(std::move(tamper)), model_(engine.model()) {
+    model_.device = device;
+  }
   Result<RequestId> submit(Request request) override { return engine_.submit(std::move(request)); }
   void cancel(RequestId id) override { engine_.cancel(id); }
   EngineStats stats() const override {
@@ -41,18 +44,20 @@ class TamperedEngine : public Engine {
     if (tamper_) tamper_(stats);
     return stats;
   }
-  const ModelInfo& model() const override { return engine_.model(); }
+  const ModelInfo& model() const override { return model_; }
   const std::shared_ptr<const Tokenizer>& tokenizer() const override { return engine_.tokenizer(); }
   double measure_read_gb_s() override { return 0.0; }
 
  private:
   Engine& engine_;
   std::function<void(EngineStats&)> tamper_;
+  ModelInfo model_;
 };
 
 struct Planted {
   std::function<void(std::vector<TokenEvent>&)> in_events = {};  // of one step
   std::function<void(EngineStats&)> in_stats = {};
+  std::string device = "cpu";
 };
 
 struct Outcome {
@@ -82,7 +87,7 @@ Outcome run_soak(const Planted& planted, const SoakOptions& soak_options = short
         sink(list);
       });
   EXPECT_TRUE(engine.ok()) << engine.status().message();
-  TamperedEngine tampered(*engine.value(), planted.in_stats);
+  TamperedEngine tampered(*engine.value(), planted.in_stats, planted.device);
   outcome.report = soak.run(tampered, options.value());
   return outcome;
 }
@@ -140,6 +145,25 @@ TEST(SoakTest, AChangedTokenIsFoundAndTheLineSaysHowToSeeItAgain) {
   EXPECT_EQ(outcome.report.num_mismatches, 1);
   EXPECT_EQ(outcome.report.num_faults, 0);
   EXPECT_TRUE(outcome.says("--seed 11 --requests "));
+}
+
+TEST(SoakTest, OnAGpuAnswersMustBeEqualOnlyWhereThatIsPromised) {
+  for (const bool deterministic : {false, true}) {
+    EngineOptions engine_options = tiny_options();
+    engine_options.deterministic = deterministic;
+    const Outcome outcome = run_soak({.in_events = nth_event(500, is_inner_token,
+                                                             [](TokenEvent& e) {
+                                                               e.token_id ^= 1;
+                                                               return true;
+                                                             }),
+                                      .device = "cuda"},
+                                     short_soak(), engine_options);
+    EXPECT_EQ(outcome.report.passed(), !deterministic);
+    EXPECT_EQ(outcome.report.exact, deterministic);
+    EXPECT_EQ(outcome.report.num_mismatches, 1);
+    EXPECT_LT(outcome.report.num_same_tokens, outcome.report.num_compared_tokens);
+    EXPECT_EQ(outcome.faults.size(), deterministic ? 1u : 0u);
+  }
 }
 
 TEST(SoakTest, AMissingFinalEventIsFound) {
