@@ -44,6 +44,7 @@ std::unique_ptr<Command> make_check_ops_command();
 std::unique_ptr<Command> make_check_golden_command();
 std::unique_ptr<Command> make_check_sim_command();
 std::unique_ptr<Command> make_check_fidelity_command();
+std::unique_ptr<Command> make_check_soak_command();
 std::unique_ptr<Command> make_openapi_command();
 std::unique_ptr<Command> make_version_command();
 

@@ -24,6 +24,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
                     make_check_golden_command,
                     make_check_sim_command,
                     make_check_fidelity_command,
+                    make_check_soak_command,
                     make_openapi_command,
                     make_version_command}) {
     commands.push_back(make());
