@@ -217,6 +217,7 @@ class CheckGoldenCommand : public Command {
 
  private:
   std::string line_of(const char* isa, const GoldenReport& report) const;
+  std::string skipped_line(const char* isa, const std::string& name, const std::string& why) const;
 
   SharedOptions shared_;
   std::string root_ = SLIPSTREAM_GOLDEN_DIR;
@@ -243,12 +244,20 @@ std::string CheckGoldenCommand::line_of(const char* isa, const GoldenReport& r) 
              r.num_greedy_equal, " of ", r.num_greedy, " tokens equal\n");
 }
 
+// A model whose shapes the device has no kernels for.
+std::string CheckGoldenCommand::skipped_line(const char* isa, const std::string& name,
+                                             const std::string& why) const {
+  if (json_) return dump_json(Json{{"isa", isa}, {"name", name}, {"skipped", why}}) + "\n";
+  return str("skipped ", isa, " ", name, ": ", why, "\n");
+}
+
 Result<int> CheckGoldenCommand::run() {
   SLIPSTREAM_ASSIGN_OR_RETURN(const auto selected, select_ops(shared_.engine));
   SLIPSTREAM_ASSIGN_OR_RETURN(const std::vector<std::string> folders, golden_folders(root_));
   Output output;
   int64_t num_failed = 0;
   int64_t num_passed = 0;
+  int64_t num_skipped = 0;
   std::string names;
   for (const std::string& folder : folders) {
     const std::string folder_name = folder.substr(folder.find_last_of('/') + 1);
@@ -257,7 +266,7 @@ Result<int> CheckGoldenCommand::run() {
       // A family's name selects all its models: `llama` runs llama2-tiny, llama3-tiny and so on.
       if (!name_.empty() && folder_name.find(name_) == std::string::npos) continue;
       const Result<GoldenReport> report = check_golden(folder, *ops);
-      if (report.status().exit_code() == kExitDoesNotFit) {
+      if (report.status().code() == StatusCode::kDoesNotFit) {
         ++num_skipped;
         output.write_now(skipped_line(ops->name, folder_name, report.status().message()));
         continue;
@@ -267,10 +276,13 @@ Result<int> CheckGoldenCommand::run() {
       output.write_now(line_of(ops->name, report.value()));
     }
   }
-  if (num_passed + num_failed == 0) {
+  if (num_passed + num_failed + num_skipped == 0) {
     return bad_usage(str("no golden model has ", quote(name_), " in its name; there are ", names));
   }
-  if (!json_) output.write_now(str(num_passed, " passed, ", num_failed, " failed\n"));
+  if (!json_) {
+    output.write_now(str(num_passed, " passed, ", num_failed, " failed",
+                         num_skipped > 0 ? str(", ", num_skipped, " skipped") : "", "\n"));
+  }
   if (!output.status().ok()) return output.status();
   return exit_code(num_failed);
 }
