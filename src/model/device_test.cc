@@ -66,8 +66,8 @@ class DeviceForward : public testing::TestWithParam<Case> {
     auto runner = ChunkRunner::random(model.value(), QuantType::kBF16, 3, ops,
                                       {.num_threads = 2,
                                        .num_seqs = kNumSeqs,
-                                       .max_tokens = 512,
-                                       .max_context = 1536,
+                                       .max_tokens = 1280,
+                                       .max_context = 2560,
                                        .kv_dtype = kv_dtype,
                                        .weight_dtype = GetParam().weight_dtype,
                                        .deterministic = deterministic});
@@ -144,6 +144,7 @@ TEST_P(DeviceForward, DeterministicLogitsKnowNeitherBatchNorChunks) {
   const auto device = open(*cuda_, GetParam().kv_dtype, /*deterministic=*/true);
   ASSERT_TRUE(device != nullptr);
   constexpr size_t kLength = 1100;
+  constexpr size_t kLongest = 2100;
   SplitMix64 random(7);
   std::vector<int32_t> ids(kLength);
   for (int32_t& token : ids) token = static_cast<int32_t>(random.below(4000));
@@ -154,17 +155,19 @@ TEST_P(DeviceForward, DeterministicLogitsKnowNeitherBatchNorChunks) {
   const auto row_of = [](TensorView logits, int64_t row) {
     return std::vector<float>(logits.f32_row(row), logits.f32_row(row) + logits.dim(1));
   };
-  // Sequence 0 in steps of 500 alone; the last 40 tokens are compared.
-  constexpr size_t kFirst = kLength - 40;
+  // Sequence 0 in one step alone; the last 160 tokens are compared.
+  constexpr size_t kFirst = kLength - 160;
   std::vector<std::vector<float>> want;
-  for (size_t begin = 0; begin < kLength; begin += 500) {
-    const size_t count = std::min<size_t>(500, kLength - begin);
-    const TensorView logits = device->run(0, piece(begin, count));
-    for (size_t i = begin; i < begin + count; ++i) {
-      if (i >= kFirst) want.push_back(row_of(logits, static_cast<int64_t>(i - begin)));
-    }
+  const TensorView whole = device->run(0, ids);
+  for (size_t i = kFirst; i < kLength; ++i) want.push_back(row_of(whole, static_cast<int64_t>(i)));
+  // Sequence 63 has a context that attention splits in three. Sequence 5 comes in chunks of many
+  // sizes, then one by one, among neighbours that decode.
+  for (size_t begin = 0; begin < kLongest; begin += 500) {
+    const size_t count = std::min<size_t>(500, kLongest - begin);
+    std::vector<int32_t> others(count);
+    for (int32_t& token : others) token = static_cast<int32_t>(random.below(4000));
+    (void)device->run(kNumSeqs - 1, others);
   }
-  // Sequence 5 in chunks of many sizes, then one by one, among 63 neighbours that decode.
   for (size_t begin = 0; begin < kFirst;) {
     const size_t count = std::min<size_t>({1 + random.below(300), kFirst - begin});
     std::vector<Chunk> step;
@@ -183,6 +186,9 @@ TEST_P(DeviceForward, DeterministicLogitsKnowNeitherBatchNorChunks) {
     const int last_seq = static_cast<int>(6 + random.below(kNumSeqs - 6));
     for (int seq = 5; seq <= last_seq; ++seq) {
       step.push_back({seq, seq == 5 ? piece(i, 1) : piece(random.below(1000), 1)});
+    }
+    if (last_seq != kNumSeqs - 1 && i % 2 == 0) {
+      step.push_back({kNumSeqs - 1, piece(random.below(1000), 1)});
     }
     const TensorView logits = device->run(step);
     ASSERT_EQ(row_of(logits, 0), want[i - kFirst]) << "token " << i;

@@ -214,9 +214,14 @@ class CublasLtImpl final : public CublasLt {
     int count = 0;
     cublasLtMatmulPreference_t preference = nullptr;
     if (api_.preference_create(&preference) != CUBLAS_STATUS_SUCCESS) return {};
+    // Without reductions of its own every algorithm adds a row up in one piece.
+    const uint32_t reductions =
+        deterministic_ ? CUBLASLT_REDUCTION_SCHEME_NONE : CUBLASLT_REDUCTION_SCHEME_MASK;
     const bool ok =
         api_.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspaceBytes,
                             sizeof(kWorkspaceBytes)) == CUBLAS_STATUS_SUCCESS &&
+        api_.preference_set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions,
+                            sizeof(reductions)) == CUBLAS_STATUS_SUCCESS &&
         api_.heuristic(handle_, plan.desc, plan.w, plan.x, plan.y, plan.y, preference,
                        kMaxCandidates, found.data(), &count) == CUBLAS_STATUS_SUCCESS;
     api_.preference_destroy(preference);

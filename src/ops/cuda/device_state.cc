@@ -290,6 +290,7 @@ BatchView begin_step(OpContext& ctx, const ForwardBatch& batch) {
   view.slot_mapping = stager.put(batch.slot_mapping);
   view.logit_rows = stager.put(batch.logit_rows);
   StepPlan& plan = state.plan;
+  plan = StepPlan();
   plan.num_queries = static_cast<int>(cuts.queries.size());
   plan.queries = stager.put(cuts.queries);
   plan_splits(state, cuts.queries, plan);
