@@ -223,13 +223,14 @@ Result<SourceMatrix> Checkpoint::matrix(const std::string& name, int64_t rows, i
   return matrix;
 }
 
-Status Checkpoint::check_finite(const std::string& name, const SourceMatrix& matrix) const {
+Status Checkpoint::check_finite(const std::string& name, const SourceMatrix& matrix,
+                                int64_t first_row) const {
   const int64_t row = first_non_finite_row(matrix);
   if (row < 0) return {};
   const auto it = tensors_.find(name);
   const std::string& file = it != tensors_.end() ? it->second.source->name() : path_;
   return invalid_model(
-      str(file, ": tensor ", quote(name), ": row ", row,
+      str(file, ": tensor ", quote(name), ": row ", first_row + row,
           " holds NaN or infinity: ", "the file is damaged or its training diverged"));
 }
 
