@@ -29,15 +29,17 @@ std::vector<float> values_of(int rank, int64_t count) {
 TEST(HostGroup, SumsAreTakenInRankOrderWhateverTheShape) {
   OpContext ctx;
   for (const int world_size : {1, 2, 3, 4, 8}) {
-    for (const auto& [rows, cols] : {std::pair{1, 1}, {1, 15}, {3, 17}, {5, 1000}}) {
-      const int64_t count = int64_t{rows} * cols;
+    for (const auto& shape : {std::pair<int64_t, int64_t>{1, 1}, {1, 15}, {3, 17}, {5, 1000}}) {
+      const int64_t rows = shape.first;
+      const int64_t cols = shape.second;
+      const int64_t count = rows * cols;
       std::vector<float> want = values_of(0, count);
       for (int rank = 1; rank < world_size; ++rank) {
         const std::vector<float> terms = values_of(rank, count);
         for (size_t i = 0; i < want.size(); ++i) want[i] += terms[i];
       }
       std::vector<std::vector<float>> got(static_cast<size_t>(world_size));
-      run_group(world_size, [&, rows = rows, cols = cols](Communicator& comm) {
+      run_group(world_size, [&](Communicator& comm) {
         std::vector<float>& mine = got[static_cast<size_t>(comm.rank())];
         for (int repeat = 0; repeat < 20; ++repeat) {
           mine = values_of(comm.rank(), count);
