@@ -40,6 +40,8 @@ class SplitMix64 {
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
     return z ^ (z >> 31);
   }
+  // As if next() had been called so many times.
+  void skip(uint64_t count) { state_ += count * 0x9E3779B97F4A7C15u; }
   // Uniform in [0, bound); bound > 0. The bias of the modulo is below 2^-32 for small bounds.
   uint64_t below(uint64_t bound) { return next() % bound; }
   // Uniform in [-1, 1).

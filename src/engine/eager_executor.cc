@@ -18,7 +18,8 @@ class EagerExecutor final : public Executor {
                                 .kv = state_.kv,
                                 .ops = *state_.ops,
                                 .ctx = state_.ctx,
-                                .workspace = state_.workspace});
+                                .workspace = state_.workspace,
+                                .comm = *state_.comm});
   }
 
  private:

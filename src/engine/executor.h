@@ -4,21 +4,24 @@
 
 #include <memory>
 
+#include "comm/communicator.h"
 #include "core/tensor.h"
 #include "model/decoder.h"
 #include "ops/forward_batch.h"
 
 namespace slipstream {
 
-// What executors share. Owned by ModelRunner; the engine thread alone uses it.
+// What executors of one device share. Owned by ModelRunner; the thread that drives the device alone
+// uses it.
 struct ModelState {
-  DecoderSpec spec;
+  DecoderSpec spec;  // of the device's shard
   DecoderWeights weights;
   DeviceRope rope;
   KVCache kv;
   const Ops* ops = nullptr;
   OpContext ctx;
   Workspace workspace;
+  std::unique_ptr<Communicator> comm;
 };
 
 class Executor {

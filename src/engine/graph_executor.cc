@@ -91,7 +91,8 @@ TensorView GraphExecutor::forward(const ForwardBatch& batch) {
                                .kv = state_.kv,
                                .ops = *state_.ops,
                                .ctx = state_.ctx,
-                               .workspace = state_.workspace});
+                               .workspace = state_.workspace,
+                               .comm = *state_.comm});
   });
   return TensorView::contiguous(state_.workspace.logits.data(), DType::kF32,
                                 {batch.num_logit_rows(), state_.spec.vocab_size});

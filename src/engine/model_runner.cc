@@ -86,8 +86,11 @@ Status check_weights_fit(int64_t needed_bytes, const DeviceMemory& memory) {
                           free_bytes));
 }
 
-int64_t num_weights(const DecoderSpec& spec) {
-  int64_t count = spec.vocab_size * spec.hidden_size * (spec.tied_embeddings ? 1 : 2);
+// Of one device: the embedding and the rest of its shard.
+int64_t num_weights(const DecoderSpec& spec, TpShard shard) {
+  const bool shares_embedding = spec.tied_embeddings && shard.world_size == 1;
+  const int64_t head_rows = shares_embedding ? 0 : vocab_range(spec.vocab_size, shard).count;
+  int64_t count = (spec.vocab_size + head_rows) * spec.hidden_size;
   for (const LayerSpec& layer : spec.layers) {
     const AttentionSpec& attention = layer.attention;
     const int64_t heads = int64_t{2} * (attention.num_heads + attention.num_kv_heads);
@@ -186,6 +189,13 @@ void log_plan(const ModelInfo& info, const RunnerLimits& limits, const EngineOpt
 
 }  // namespace
 
+// What one device of a group computes, and its end of the group.
+struct DevicePart {
+  std::unique_ptr<Communicator> comm;
+  DecoderSpec spec;
+  KVGroupSpec group;
+};
+
 Result<ModelDescription> describe_dummy_model(const std::string& path) {
   if (ends_with(path, ".json")) {
     SLIPSTREAM_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, 16u << 20));
@@ -209,7 +219,11 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::open(const EngineOptions& opti
     defaults = runner->checkpoint_->generation_defaults();
     follow_checkpoint(options, *runner->checkpoint_, resolved);
   }
-  const KVGroupSpec group = kv_group(model.spec, resolved.kv_dtype, options.block_size);
+  DevicePart part;
+  part.comm = std::make_unique<SoloCommunicator>();
+  SLIPSTREAM_ASSIGN_OR_RETURN(part.spec, shard_spec(model.spec, tp_shard(*part.comm)));
+  part.group = kv_group(part.spec, resolved.kv_dtype, options.block_size);
+  const KVGroupSpec group = part.group;
   SLIPSTREAM_ASSIGN_OR_RETURN(runner->limits_,
                               plan_limits(options, model.config.max_position_embeddings, group));
   // A GPU's pages take what weights and activations leave; see load_state.
@@ -233,7 +247,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::open(const EngineOptions& opti
   if (resolved.fake_executor) {
     runner->fake_state(options);
   } else {
-    SLIPSTREAM_RETURN_IF_ERROR(runner->load_state(options, resolved, model, group));
+    SLIPSTREAM_RETURN_IF_ERROR(runner->load_state(options, resolved, model, std::move(part)));
   }
   info.executor = runner->executors_.front()->name();
   log_plan(info, runner->limits_, options,
@@ -246,7 +260,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::open(const EngineOptions& opti
 
 // Weights, pages, activations and the executor that computes with them.
 Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptions& resolved,
-                               const ModelDescription& model, const KVGroupSpec& group) try {
+                               const ModelDescription& model, DevicePart part) try {
   if (options.profile != nullptr) {
     profile_.emplace(options.profile->most_steps, options.profile->least_seqs,
                      options.profile->skipped_steps);
@@ -254,14 +268,15 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
     if (options.profile->trace != nullptr) profile_->trace_to(*options.profile->trace);
   }
   const Ops& ops = profile_ ? profile_->attach(*resolved.ops) : *resolved.ops;
+  const TpShard shard = tp_shard(*part.comm);
   const auto free_at_start = static_cast<double>(ops.memory->free_bytes());
   const int64_t needed_bytes =
       on_gpu(ops)
-          ? num_weights(model.spec) * static_cast<int64_t>(dtype_bytes(resolved.weight_dtype))
+          ? num_weights(part.spec, shard) * static_cast<int64_t>(dtype_bytes(resolved.weight_dtype))
       : checkpoint_ != nullptr
           ? static_cast<int64_t>(checkpoint_->file_bytes())
           : static_cast<int64_t>(quant_format(kDummyWeights).bytes_per_weight() *
-                                 static_cast<double>(num_weights(model.spec)));
+                                 static_cast<double>(num_weights(part.spec, shard)));
   SLIPSTREAM_RETURN_IF_ERROR(check_weights_fit(needed_bytes, *ops.memory));
   OpContext ctx;
   ctx.pool = pool_.get();
@@ -271,35 +286,39 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
   ctx.cache_folder = options.cache_folder;
   ctx.profile = profile_ ? &*profile_ : nullptr;
   SLIPSTREAM_RETURN_IF_ERROR(
-      ops.open(ctx, op_limits(model.spec, {.max_tokens = limits_.max_num_batched_tokens,
-                                           .max_logit_rows = limits_.max_logit_rows,
-                                           .max_seqs = options.max_num_seqs,
-                                           .max_context = limits_.max_model_len})));
+      ops.open(ctx, op_limits(part.spec, {.max_tokens = limits_.max_num_batched_tokens,
+                                          .max_logit_rows = limits_.max_logit_rows,
+                                          .max_seqs = options.max_num_seqs,
+                                          .max_context = limits_.max_model_len})));
   const LoadProgress progress = [&](int64_t done_bytes, int64_t total_bytes) {
     if (options.on_progress) options.on_progress({"weights", done_bytes, total_bytes});
   };
-  auto weights = checkpoint_ != nullptr
-                     ? load_weights(*checkpoint_, model.spec, model.names, ops, ctx, progress)
-                     : dummy_weights(model.spec, kDummyWeights, options.seed, ops, ctx);
+  auto weights =
+      checkpoint_ != nullptr
+          ? load_weights(*checkpoint_, model.spec, model.names, {ops, ctx, shard}, progress)
+          : dummy_weights(model.spec, kDummyWeights, options.seed, {ops, ctx, shard});
   if (!weights.ok()) return weights.status();
-  Workspace workspace(model.spec, ops, limits_.max_num_batched_tokens, limits_.max_logit_rows);
+  Workspace workspace(part.spec, ops, limits_.max_num_batched_tokens, limits_.max_logit_rows);
   if (on_gpu(ops)) {
     const double kept_free = (1.0 - options.gpu_memory_utilization) * free_at_start;
     const double left = static_cast<double>(ops.memory->free_bytes()) - kept_free;
-    SLIPSTREAM_RETURN_IF_ERROR(plan_pages(options, group, static_cast<int64_t>(left), limits_));
+    SLIPSTREAM_RETURN_IF_ERROR(
+        plan_pages(options, part.group, static_cast<int64_t>(left), limits_));
     info_.max_model_len = limits_.max_model_len;
   }
-  SLIPSTREAM_ASSIGN_OR_RETURN(KVCache kv, KVCache::create(group, limits_.num_blocks, *ops.memory));
+  SLIPSTREAM_ASSIGN_OR_RETURN(KVCache kv,
+                              KVCache::create(part.group, limits_.num_blocks, *ops.memory));
   state_ = std::make_unique<ModelState>(ModelState{
-      model.spec, std::move(weights).value(), DeviceRope(rope_frequencies(model.spec.rope), ops),
-      std::move(kv), &ops, std::move(ctx), std::move(workspace)});
+      part.spec, std::move(weights).value(), DeviceRope(rope_frequencies(part.spec.rope), ops),
+      std::move(kv), &ops, std::move(ctx), std::move(workspace), std::move(part.comm)});
   info_.num_parameters = state_->weights.num_parameters;
   info_.weights_format = resolved.dummy_weights ? "dummy" : state_->weights.format;
   info_.bytes_per_token = state_->weights.bytes_per_token;
   if (ops.replay != nullptr && options.executor != "eager") {
     executors_.push_back(make_graph_executor(
-        *state_, {.max_num_seqs = options.max_num_seqs,
-                  .max_blocks_per_seq = div_up<int64_t>(limits_.max_model_len, group.block_size)}));
+        *state_,
+        {.max_num_seqs = options.max_num_seqs,
+         .max_blocks_per_seq = div_up<int64_t>(limits_.max_model_len, part.group.block_size)}));
   }
   executors_.push_back(make_eager_executor(*state_));
   sampler_ = make_device_sampler(*state_);

@@ -25,7 +25,7 @@
 
 namespace slipstream {
 
-struct KVGroupSpec;
+struct DevicePart;
 struct ResolvedOptions;
 
 // What one step may be at most; fixed when memory is taken.
@@ -72,7 +72,7 @@ class ModelRunner {
  private:
   ModelRunner() = default;
   Status load_state(const EngineOptions& options, const ResolvedOptions& resolved,
-                    const ModelDescription& model, const KVGroupSpec& group);
+                    const ModelDescription& model, DevicePart part);
   void fake_state(const EngineOptions& options);
   void finish_profile();
 

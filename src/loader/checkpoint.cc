@@ -282,7 +282,8 @@ Result<ScaleGrid> Checkpoint::scale_grid(const std::string& name, int64_t rows,
   return *grid;
 }
 
-Status Checkpoint::check_finite(const std::string& name, const SourceMatrix& matrix) const {
+Status Checkpoint::check_finite(const std::string& name, const SourceMatrix& matrix,
+                                int64_t first_row) const {
   if (matrix.scales.data != nullptr) {
     SLIPSTREAM_ASSIGN_OR_RETURN(const Entry* scales, scales_of(name));
     const std::string problem = fp8_scale_problem(matrix);
@@ -296,7 +297,7 @@ Status Checkpoint::check_finite(const std::string& name, const SourceMatrix& mat
   const auto it = tensors_.find(name);
   const std::string& file = it != tensors_.end() ? it->second.source->name() : path_;
   return invalid_model(
-      str(file, ": tensor ", quote(name), ": row ", row,
+      str(file, ": tensor ", quote(name), ": row ", first_row + row,
           " holds NaN or infinity: ", "the file is damaged or its training diverged"));
 }
 

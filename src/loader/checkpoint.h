@@ -64,8 +64,9 @@ class Checkpoint {
   Result<SourceMatrix> matrix(const std::string& name, int64_t rows, int64_t cols) const;
   // An error naming the row when the matrix, found by matrix(), holds NaN or infinity, or the
   // element when a scale is not a finite number above zero. Reads all of it: call it where the
-  // bytes are about to be packed.
-  Status check_finite(const std::string& name, const SourceMatrix& matrix) const;
+  // bytes are about to be packed. Its first row is the tensor's `first_row`, for messages.
+  Status check_finite(const std::string& name, const SourceMatrix& matrix,
+                      int64_t first_row = 0) const;
   // A norm weight or bias [size] of any float type. NaN and infinity are errors.
   Result<std::vector<float>> vector(const std::string& name, int64_t size) const;
 

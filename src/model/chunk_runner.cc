@@ -18,30 +18,32 @@ int32_t block_id(int64_t block_idx, int seq_idx, int num_seqs) {
 
 }  // namespace
 
-ChunkRunner::ChunkRunner(const Ops& ops, const ChunkRunnerOptions& options)
+ChunkRunner::ChunkRunner(const Ops& ops, const ChunkRunnerOptions& options,
+                         std::unique_ptr<Communicator> comm)
     : ops_(ops),
       options_(options),
       pool_(options.num_threads),
+      comm_(std::move(comm)),
       seq_tokens_(static_cast<size_t>(options.num_seqs), 0) {}
 
 ChunkRunner::~ChunkRunner() = default;
 
 Status ChunkRunner::prepare() {
-  const OpLimits limits = op_limits(model_.spec, {.max_tokens = options_.max_tokens,
-                                                  .max_logit_rows = options_.max_tokens,
-                                                  .max_seqs = options_.num_seqs,
-                                                  .max_context = options_.max_context});
+  SLIPSTREAM_ASSIGN_OR_RETURN(spec_, shard_spec(model_.spec, tp_shard(*comm_)));
+  const OpLimits limits = op_limits(spec_, {.max_tokens = options_.max_tokens,
+                                            .max_logit_rows = options_.max_tokens,
+                                            .max_seqs = options_.num_seqs,
+                                            .max_context = options_.max_context});
   ctx_.pool = &pool_;
   ctx_.weight_dtype = options_.weight_dtype;
   ctx_.keep_stored_dtypes = options_.keep_stored_dtypes;
   ctx_.deterministic = options_.deterministic;
   SLIPSTREAM_RETURN_IF_ERROR(ops_.open(ctx_, limits));
   rope_.emplace(rope_frequencies(model_.spec.rope), ops_);
-  workspace_ =
-      std::make_unique<Workspace>(model_.spec, ops_, options_.max_tokens, options_.max_tokens);
+  workspace_ = std::make_unique<Workspace>(spec_, ops_, options_.max_tokens, options_.max_tokens);
 
-  const AttentionSpec& attention = model_.spec.layers.front().attention;
-  const KVGroupSpec group{.num_layers = static_cast<int>(model_.spec.layers.size()),
+  const AttentionSpec& attention = spec_.layers.front().attention;
+  const KVGroupSpec group{.num_layers = static_cast<int>(spec_.layers.size()),
                           .num_kv_heads = attention.num_kv_heads,
                           .head_dim = attention.head_dim,
                           .block_size = kBlockSize,
@@ -54,26 +56,28 @@ Status ChunkRunner::prepare() {
 }
 
 Result<std::unique_ptr<ChunkRunner>> ChunkRunner::open(const std::string& path, const Ops& ops,
-                                                       const ChunkRunnerOptions& options) {
-  std::unique_ptr<ChunkRunner> runner(new ChunkRunner(ops, options));
+                                                       const ChunkRunnerOptions& options,
+                                                       std::unique_ptr<Communicator> comm) {
+  std::unique_ptr<ChunkRunner> runner(new ChunkRunner(ops, options, std::move(comm)));
   SLIPSTREAM_ASSIGN_OR_RETURN(runner->checkpoint_, Checkpoint::open(path));
   SLIPSTREAM_ASSIGN_OR_RETURN(runner->model_, describe_model(*runner->checkpoint_));
   SLIPSTREAM_RETURN_IF_ERROR(runner->prepare());
   SLIPSTREAM_ASSIGN_OR_RETURN(runner->weights_,
                               load_weights(*runner->checkpoint_, runner->model_.spec,
-                                           runner->model_.names, ops, runner->ctx_, nullptr));
+                                           runner->model_.names, runner->target(), nullptr));
   return runner;
 }
 
 Result<std::unique_ptr<ChunkRunner>> ChunkRunner::random(const ModelDescription& model,
                                                          QuantType type, uint64_t seed,
                                                          const Ops& ops,
-                                                         const ChunkRunnerOptions& options) {
-  std::unique_ptr<ChunkRunner> runner(new ChunkRunner(ops, options));
+                                                         const ChunkRunnerOptions& options,
+                                                         std::unique_ptr<Communicator> comm) {
+  std::unique_ptr<ChunkRunner> runner(new ChunkRunner(ops, options, std::move(comm)));
   runner->model_ = model;
   SLIPSTREAM_RETURN_IF_ERROR(runner->prepare());
   SLIPSTREAM_ASSIGN_OR_RETURN(runner->weights_,
-                              dummy_weights(model.spec, type, seed, ops, runner->ctx_));
+                              dummy_weights(model.spec, type, seed, runner->target()));
   return runner;
 }
 
@@ -106,15 +110,16 @@ TensorView ChunkRunner::run(std::span<const Chunk> chunks, LogitRows rows) {
       batch.block_table.push_back(block_id(block_idx, chunk.seq_idx, options_.num_seqs));
     }
   }
-  check_batch(batch, model_.spec, *workspace_);
-  TensorView logits = forward({.spec = model_.spec,
+  check_batch(batch, spec_, *workspace_);
+  TensorView logits = forward({.spec = spec_,
                                .weights = weights_,
                                .rope = *rope_,
                                .batch = ops_.begin_step(ctx_, batch),
                                .kv = *kv_,
                                .ops = ops_,
                                .ctx = ctx_,
-                               .workspace = *workspace_});
+                               .workspace = *workspace_,
+                               .comm = *comm_});
   if (ops_.memory == &host_memory()) return logits;
   host_logits_.resize(static_cast<size_t>(logits.num_elements()));
   ops_.memory->copy_out(host_logits_.data(), logits.data, host_logits_.size() * sizeof(float));

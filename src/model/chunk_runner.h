@@ -1,8 +1,9 @@
 // ChunkRunner: a model without an engine: chunks of tokens in, logits out. For self-tests, golden
 // values and perplexity, which need logits of every position and no scheduler.
 //
-// Owns everything a forward pass borrows. Each of its sequences has pages of its own for
-// `max_context` positions. One thread at a time.
+// Owns everything a forward pass borrows on one device. Each of its sequences has pages of its own
+// for `max_context` positions. One thread at a time; of a group of devices there is a runner for
+// each, in threads of their own, which all make the same calls.
 #pragma once
 
 #include <memory>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "comm/communicator.h"
 #include "kv/kv_cache.h"
 #include "model/decoder.h"
 #include "model/families/families.h"
@@ -42,11 +44,13 @@ class ChunkRunner {
  public:
   // Loads the model at `path`.
   static Result<std::unique_ptr<ChunkRunner>> open(const std::string& path, const Ops& ops,
-                                                   const ChunkRunnerOptions& options);
+                                                   const ChunkRunnerOptions& options,
+                                                   std::unique_ptr<Communicator> comm = solo());
   // Seeded random weights for a configuration.
   static Result<std::unique_ptr<ChunkRunner>> random(const ModelDescription& model, QuantType type,
                                                      uint64_t seed, const Ops& ops,
-                                                     const ChunkRunnerOptions& options);
+                                                     const ChunkRunnerOptions& options,
+                                                     std::unique_ptr<Communicator> comm = solo());
 
   ~ChunkRunner();
 
@@ -63,8 +67,11 @@ class ChunkRunner {
   const DecoderWeights& weights() const { return weights_; }
 
  private:
-  ChunkRunner(const Ops& ops, const ChunkRunnerOptions& options);
+  static std::unique_ptr<Communicator> solo() { return std::make_unique<SoloCommunicator>(); }
+  ChunkRunner(const Ops& ops, const ChunkRunnerOptions& options,
+              std::unique_ptr<Communicator> comm);
   Status prepare();  // once model_ is known, before weights are packed
+  PackTarget target() { return {ops_, ctx_, tp_shard(*comm_)}; }
 
   const Ops& ops_;
   ChunkRunnerOptions options_;
@@ -72,6 +79,8 @@ class ChunkRunner {
   OpContext ctx_;
   std::unique_ptr<Checkpoint> checkpoint_;  // weights may borrow from its files
   ModelDescription model_;
+  std::unique_ptr<Communicator> comm_;
+  DecoderSpec spec_;  // of this device's shard of the model
   std::optional<DeviceRope> rope_;
   DecoderWeights weights_;
   std::unique_ptr<KVCache> kv_;

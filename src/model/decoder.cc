@@ -1,5 +1,5 @@
 // The one forward pass, for every family: what a layer is comes from the spec, what an op is from
-// the table of ops. Called by the engine thread only.
+// the table of ops. Called by the one thread that drives its device.
 #include "model/decoder.h"
 
 #include <array>
@@ -33,9 +33,20 @@ TensorView logits_of_rows(const ForwardArgs& args, TensorView hidden, TensorView
   const Activations normed = linear_input(args, branch_out.rows(0, num_rows), args.weights.lm_head);
   ops.add_rms_norm(args.ctx, last_hidden, last_branch, args.weights.final_norm.data(),
                    args.spec.norm_eps, normed);
-  const std::array lm_head = {LinearPart{&args.weights.lm_head, nullptr, logits}};
+  const IndexRange mine = vocab_range(args.spec.vocab_size, tp_shard(args.comm));
+  const std::array lm_head = {
+      LinearPart{&args.weights.lm_head, nullptr, logits.columns(mine.begin, mine.count)}};
   ops.linear(args.ctx, normed, lm_head);
+  if (args.comm.world_size() > 1) {
+    const auto columns = vocab_ranges(args.spec.vocab_size, args.comm.world_size());
+    args.comm.all_gather_columns(args.ctx, logits, columns);
+  }
   return logits;
+}
+
+// A branch's output where each device has computed a term of it.
+void sum_over_devices(const ForwardArgs& args, TensorView terms) {
+  if (args.comm.world_size() > 1) args.comm.all_reduce_sum(args.ctx, terms);
 }
 
 }  // namespace
@@ -90,9 +101,11 @@ TensorView forward(const ForwardArgs& args) {
       ops.add_rms_norm(ctx, hidden, branch_out, layer.attn_norm.data(), eps, attn_in);
     }
     attention_block(args, layer_idx, rope, cos_sin, attn_in, branch_out);
+    sum_over_devices(args, branch_out);
     const Activations mlp_in = linear_input(args, normed, layer.gate);
     ops.add_rms_norm(ctx, hidden, branch_out, layer.mlp_norm.data(), eps, mlp_in);
     mlp_block(args, layer_idx, mlp_in, branch_out);
+    sum_over_devices(args, branch_out);
   }
   return logits_of_rows(args, hidden, branch_out);
 }

@@ -7,9 +7,11 @@
 #include <vector>
 
 #include "base/status.h"
+#include "comm/communicator.h"
 #include "kv/kv_cache.h"
 #include "model/config.h"
 #include "model/spec.h"
+#include "model/tp_shard.h"
 #include "ops/forward_batch.h"
 #include "ops/ops.h"
 
@@ -17,36 +19,48 @@ namespace slipstream {
 
 class Checkpoint;
 
+// Sizes are those of one device's spec: see tp_shard.h.
 struct LayerWeights {
   FloatVector attn_norm, mlp_norm;  // [hidden]
   Weight q, k, v, o;                // [heads * head_dim, hidden], ..., [hidden, heads * head_dim]
-  FloatVector q_bias, k_bias, v_bias, o_bias;
+  FloatVector q_bias, k_bias, v_bias;
+  FloatVector o_bias;          // on rank 0
   FloatVector q_norm, k_norm;  // [head_dim]
   Weight gate, up, down;       // [intermediate, hidden] x2, [hidden, intermediate]
-  FloatVector gate_bias, up_bias, down_bias;
+  FloatVector gate_bias, up_bias;
+  FloatVector down_bias;  // on rank 0
 };
 
 struct DecoderWeights {
   Weight embed;            // [vocab, hidden]
   FloatVector final_norm;  // [hidden]
-  Weight lm_head;          // [vocab, hidden]; shares embed's payload when tied
+  Weight lm_head;          // [rows of vocab_range, hidden]; all of a tied one is embed's payload
   std::vector<LayerWeights> layers;
-  int64_t num_parameters = 0;
-  int64_t bytes_per_token = 0;  // weight bytes one decoded token streams, LM head included
+  int64_t num_parameters = 0;   // of the whole model
+  int64_t bytes_per_token = 0;  // weight bytes one decoded token streams here, LM head included
   std::string format;           // the format most bytes are stored in, e.g. "Q4_1"
 };
 
 // Called with bytes packed so far and in all, from the loading thread.
 using LoadProgress = std::function<void(int64_t done_bytes, int64_t total_bytes)>;
 
-// Binds and packs every weight; originals are dropped from memory as they are packed. Missing or
-// mis-shaped tensors are reported by name, all at once.
+// Who packs weights and which part of each.
+struct PackTarget {
+  const Ops& ops;
+  OpContext& ctx;
+  TpShard shard = {};
+};
+
+// Binds and packs the shard of every weight of the whole model that `spec` describes; originals are
+// dropped from memory as they are packed. Tensors that are missing, mis-shaped or cannot be split
+// are reported by name, all at once.
 Result<DecoderWeights> load_weights(const Checkpoint& checkpoint, const DecoderSpec& spec,
-                                    const WeightNames& names, const Ops& ops, OpContext& ctx,
+                                    const WeightNames& names, const PackTarget& target,
                                     const LoadProgress& progress);
-// Seeded random weights of the same shapes (--load-format dummy).
+// Seeded random weights of the same shapes (--load-format dummy). Shards are parts of the model
+// that one device has for the same seed.
 Result<DecoderWeights> dummy_weights(const DecoderSpec& spec, QuantType type, uint64_t seed,
-                                     const Ops& ops, OpContext& ctx);
+                                     const PackTarget& target);
 
 // The memory one decoded token reads: every matrix but the embedding table, the LM head included.
 std::vector<ByteRange> streamed_ranges(const DecoderWeights& weights);
@@ -75,7 +89,7 @@ struct DeviceRope {
 };
 
 struct ForwardArgs {
-  const DecoderSpec& spec;
+  const DecoderSpec& spec;  // of this device's shard
   const DecoderWeights& weights;
   const DeviceRope& rope;
   const BatchView& batch;  // of ops.begin_step
@@ -83,10 +97,12 @@ struct ForwardArgs {
   const Ops& ops;
   OpContext& ctx;
   Workspace& workspace;
+  Communicator& comm;
 };
 
 // Runs the batch through every layer, appends its K and V to the pages, and returns the logits
-// [num_logit_rows, vocab_size] f32 (a view into the workspace).
+// [num_logit_rows, vocab_size] f32 (a view into the workspace). With several devices all call it,
+// each for the same batch, and all have the same logits.
 TensorView forward(const ForwardArgs& args);
 
 // Counts and ids are within the spec and the workspace; a batch that is not is a bug of ours.

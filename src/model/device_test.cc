@@ -195,5 +195,37 @@ TEST_P(DeviceForward, DeterministicLogitsKnowNeitherBatchNorChunks) {
   }
 }
 
+// Shards of one random matrix are made apart from each other, on the device too.
+TEST(DeviceRandom, PartsOfAMatrixAreItsRowsAndColumns) {
+  std::string why;
+  const Ops* ops = cuda_ops(&why);
+  if (ops == nullptr) GTEST_SKIP() << why;
+  ThreadPool pool(1);
+  OpContext ctx{.pool = &pool, .scratch = {}};
+  const OpLimits limits{.max_tokens = 64,
+                        .max_logit_rows = 64,
+                        .max_cols = 512,
+                        .max_heads = 8,
+                        .max_head_dim = 64,
+                        .max_context = 64};
+  const Status opened = ops->open(ctx, limits);
+  ASSERT_TRUE(opened.ok()) << opened.message();
+  const auto rows_of = [&](const RandomMatrix& matrix) {
+    const auto weight = ops->pack_random(ctx, matrix, WeightRole::kVocabulary);
+    EXPECT_TRUE(weight.ok()) << weight.status().message();
+    std::vector<uint16_t> bits(static_cast<size_t>(matrix.rows * matrix.cols));
+    ops->memory->copy_out(bits.data(), weight->payload, bits.size() * sizeof(uint16_t));
+    return bits;
+  };
+  const auto whole = rows_of({.rows = 64, .cols = 512, .seed = 11, .whole_cols = 512});
+  const auto part =
+      rows_of({.rows = 48, .cols = 128, .seed = 11 + 16, .first_col = 256, .whole_cols = 512});
+  for (size_t row = 0; row < 48; ++row) {
+    for (size_t col = 0; col < 128; ++col) {
+      ASSERT_EQ(part[row * 128 + col], whole[(row + 16) * 512 + col + 256]) << row << " " << col;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace slipstream

@@ -13,18 +13,27 @@
 namespace slipstream {
 namespace {
 
+// One axis of a tensor: its size in the whole model and the part that this device holds.
+struct Axis {
+  int64_t size = 0;
+  IndexRange mine;
+  bool is_split() const { return mine.count != size; }
+};
+
+Axis whole(int64_t size) { return {size, {0, size}}; }
+
 struct MatrixSlot {
   std::string name;
-  int64_t rows = 0;
-  int64_t cols = 0;
+  Axis rows, cols;
   Weight* weight = nullptr;
   WeightRole role = WeightRole::kLinear;
   const Weight* first_of_input = nullptr;  // of the matrices that read the same input
+  bool is_repeated = false;  // the part of a tied embedding that is a device's LM head
 };
 
 struct VectorSlot {
   std::string name;
-  int64_t size = 0;
+  Axis size;
   FloatVector* values = nullptr;
 };
 
@@ -48,18 +57,25 @@ std::string layer_name(const std::string& pattern, int layer_idx) {
 
 // Appends one layer's slots; only this function knows which tensors a LayerSpec has.
 void add_layer_slots(const DecoderSpec& spec, const WeightNames& names, int layer_idx,
-                     LayerWeights& layer, Slots& slots) {
+                     TpShard shard, LayerWeights& layer, Slots& slots) {
   const AttentionSpec& attention = spec.layers[static_cast<size_t>(layer_idx)].attention;
   const MlpSpec& mlp = spec.layers[static_cast<size_t>(layer_idx)].mlp;
-  const int64_t hidden = spec.hidden_size;
-  const int64_t q_width = int64_t{attention.num_heads} * attention.head_dim;
-  const int64_t kv_width = int64_t{attention.num_kv_heads} * attention.head_dim;
-  const auto matrix = [&](const std::string& name, int64_t rows, int64_t cols, Weight& weight,
+  const int64_t head_dim = attention.head_dim;
+  const auto of_heads = [head_dim](int64_t num_heads, IndexRange heads) {
+    return Axis{num_heads * head_dim, {heads.begin * head_dim, heads.count * head_dim}};
+  };
+  const Axis hidden = whole(spec.hidden_size);
+  const Axis q_width = of_heads(attention.num_heads, head_range(attention, shard));
+  const Axis kv_width = of_heads(attention.num_kv_heads, kv_head_range(attention, shard));
+  const Axis intermediate = {mlp.intermediate_size, mlp_range(mlp, shard)};
+  // The bias of an output whose terms are summed over devices.
+  const Axis bias_of_sum = shard.rank == 0 ? hidden : Axis{spec.hidden_size, {}};
+  const auto matrix = [&](const std::string& name, Axis rows, Axis cols, Weight& weight,
                           const Weight& first_of_input) {
     slots.matrices.push_back(
         {layer_name(name, layer_idx), rows, cols, &weight, WeightRole::kLinear, &first_of_input});
   };
-  const auto vector = [&](const std::string& name, int64_t size, FloatVector& values) {
+  const auto vector = [&](const std::string& name, Axis size, FloatVector& values) {
     slots.vectors.push_back({layer_name(name, layer_idx), size, &values});
   };
   vector(names.attn_norm, hidden, layer.attn_norm);
@@ -72,35 +88,43 @@ void add_layer_slots(const DecoderSpec& spec, const WeightNames& names, int laye
     vector(names.k_bias, kv_width, layer.k_bias);
     vector(names.v_bias, kv_width, layer.v_bias);
   }
-  if (attention.out_bias) vector(names.o_bias, hidden, layer.o_bias);
+  if (attention.out_bias) vector(names.o_bias, bias_of_sum, layer.o_bias);
   if (attention.qk_norm) {
-    vector(names.q_norm, attention.head_dim, layer.q_norm);
-    vector(names.k_norm, attention.head_dim, layer.k_norm);
+    vector(names.q_norm, whole(head_dim), layer.q_norm);
+    vector(names.k_norm, whole(head_dim), layer.k_norm);
   }
   vector(names.mlp_norm, hidden, layer.mlp_norm);
-  matrix(names.gate, mlp.intermediate_size, hidden, layer.gate, layer.gate);
-  matrix(names.up, mlp.intermediate_size, hidden, layer.up, layer.gate);
-  matrix(names.down, hidden, mlp.intermediate_size, layer.down, layer.down);
+  matrix(names.gate, intermediate, hidden, layer.gate, layer.gate);
+  matrix(names.up, intermediate, hidden, layer.up, layer.gate);
+  matrix(names.down, hidden, intermediate, layer.down, layer.down);
   if (mlp.bias) {
-    vector(names.gate_bias, mlp.intermediate_size, layer.gate_bias);
-    vector(names.up_bias, mlp.intermediate_size, layer.up_bias);
-    vector(names.down_bias, hidden, layer.down_bias);
+    vector(names.gate_bias, intermediate, layer.gate_bias);
+    vector(names.up_bias, intermediate, layer.up_bias);
+    vector(names.down_bias, bias_of_sum, layer.down_bias);
   }
 }
 
-// Pointers into `weights`, which must stay where it is. A tied LM head has no slot.
-Slots make_slots(const DecoderSpec& spec, const WeightNames& names, DecoderWeights& weights) {
+// Pointers into `weights`, which must stay where it is. A tied LM head has no slot where it is the
+// whole embedding.
+Slots make_slots(const DecoderSpec& spec, const WeightNames& names, TpShard shard,
+                 DecoderWeights& weights) {
   Slots slots;
   weights.layers.resize(spec.layers.size());
+  const Axis hidden = whole(spec.hidden_size);
   slots.matrices.push_back(
-      {names.embed, spec.vocab_size, spec.hidden_size, &weights.embed, WeightRole::kVocabulary});
+      {names.embed, whole(spec.vocab_size), hidden, &weights.embed, WeightRole::kVocabulary});
   for (int layer_idx = 0; layer_idx < static_cast<int>(spec.layers.size()); ++layer_idx) {
-    add_layer_slots(spec, names, layer_idx, weights.layers[static_cast<size_t>(layer_idx)], slots);
+    add_layer_slots(spec, names, layer_idx, shard, weights.layers[static_cast<size_t>(layer_idx)],
+                    slots);
   }
-  slots.vectors.push_back({names.final_norm, spec.hidden_size, &weights.final_norm});
+  slots.vectors.push_back({names.final_norm, hidden, &weights.final_norm});
+  const Axis vocab = {spec.vocab_size, vocab_range(spec.vocab_size, shard)};
   if (!spec.tied_embeddings) {
-    slots.matrices.push_back({names.lm_head, spec.vocab_size, spec.hidden_size, &weights.lm_head,
-                              WeightRole::kVocabulary});
+    slots.matrices.push_back(
+        {names.lm_head, vocab, hidden, &weights.lm_head, WeightRole::kVocabulary});
+  } else if (vocab.is_split()) {
+    slots.matrices.push_back(
+        {names.embed, vocab, hidden, &weights.lm_head, WeightRole::kVocabulary, nullptr, true});
   }
   return slots;
 }
@@ -120,14 +144,33 @@ void keep_stored_dtypes(const Checkpoint& checkpoint, Slots& slots) {
   }
 }
 
-// Every missing or mis-shaped tensor, before anything is packed.
+// Columns are dealt out in whole blocks of the format: a block's values share a scale.
+Status check_columns(const MatrixSlot& slot, QuantType type) {
+  if (type == QuantType::kE4M3 && (slot.rows.is_split() || slot.cols.is_split())) {
+    return invalid_model(str(quote(slot.name), ": FP8 matrices with scales are not split over ",
+                             "devices: take one device or a checkpoint in bf16"));
+  }
+  const QuantFormat& format = quant_format(type);
+  const IndexRange mine = slot.cols.mine;
+  if (!slot.cols.is_split() ||
+      (mine.begin % format.block_elements == 0 && mine.count % format.block_elements == 0)) {
+    return {};
+  }
+  return invalid_model(str(quote(slot.name), ": the ", slot.cols.size, " columns are ", format.name,
+                           " in blocks of ", format.block_elements,
+                           ", and a device's share would be ", mine.count,
+                           ": take fewer devices or a format of smaller blocks"));
+}
+
+// Every missing, mis-shaped or indivisible tensor, before anything is packed.
 Status check_shapes(const Checkpoint& checkpoint, const Slots& slots) {
   SLIPSTREAM_RETURN_IF_ERROR(checkpoint.require(slots.names()));
   constexpr size_t kMaxListed = 8;
   std::vector<std::string> problems;
   for (const MatrixSlot& slot : slots.matrices) {
-    const auto matrix = checkpoint.matrix(slot.name, slot.rows, slot.cols);
-    if (!matrix.ok()) problems.push_back(matrix.status().message());
+    const auto matrix = checkpoint.matrix(slot.name, slot.rows.size, slot.cols.size);
+    const Status status = matrix.ok() ? check_columns(slot, matrix->type) : matrix.status();
+    if (!status.ok()) problems.push_back(status.message());
   }
   if (problems.empty()) return {};
   std::string text;
@@ -172,20 +215,21 @@ void warn_about_unused(const Checkpoint& checkpoint, const Slots& slots, const W
 }
 
 // The figures that describe the whole once all slots are filled.
-void summarize(const Slots& slots, const DecoderSpec& spec, DecoderWeights& weights) {
-  if (spec.tied_embeddings) weights.lm_head = weights.embed;
+void summarize(const Slots& slots, DecoderWeights& weights) {
+  const bool shares_embedding = weights.lm_head.empty();
+  if (shares_embedding) weights.lm_head = weights.embed;
   std::map<QuantType, int64_t> bytes_by_type;
   for (const MatrixSlot& slot : slots.matrices) {
-    weights.num_parameters += slot.rows * slot.cols;
+    if (!slot.is_repeated) weights.num_parameters += slot.rows.size * slot.cols.size;
     bytes_by_type[slot.weight->type] += slot.weight->payload_bytes;
     weights.bytes_per_token += slot.weight->payload_bytes;
   }
   for (const VectorSlot& slot : slots.vectors) {
-    weights.num_parameters += slot.size;
-    weights.bytes_per_token += slot.size * static_cast<int64_t>(sizeof(float));
+    weights.num_parameters += slot.size.size;
+    weights.bytes_per_token += slot.size.mine.count * static_cast<int64_t>(sizeof(float));
   }
   // Of an embedding that is not also the LM head, a token reads one row.
-  if (!spec.tied_embeddings) {
+  if (!shares_embedding) {
     weights.bytes_per_token -= weights.embed.payload_bytes;
     weights.bytes_per_token += weights.embed.payload_bytes / weights.embed.rows;
   }
@@ -200,9 +244,11 @@ Buffer random_values(const RandomMatrix& matrix, const QuantFormat& format, Thre
   const int64_t num_blocks = matrix.cols / format.block_elements;
   const int64_t row_bytes = num_blocks * format.block_bytes;
   const float limit = matrix.limit();
+  const auto first_col = static_cast<uint64_t>(matrix.first_col);
   Buffer buffer(static_cast<size_t>(matrix.rows * row_bytes));
   pool.run(matrix.rows, [&](int64_t row, int) {
     SplitMix64 random(SplitMix64(matrix.seed + static_cast<uint64_t>(row)).next());
+    random.skip(first_col);
     std::vector<float> values(static_cast<size_t>(format.block_elements));
     std::byte* block = buffer.as<std::byte>() + row * row_bytes;
     for (int64_t i = 0; i < num_blocks; ++i, block += format.block_bytes) {
@@ -213,50 +259,97 @@ Buffer random_values(const RandomMatrix& matrix, const QuantFormat& format, Thre
   return buffer;
 }
 
-Result<Weight> random_weight(const RandomMatrix& matrix, WeightRole role, const QuantFormat& wanted,
-                             const Ops& ops, OpContext& ctx) {
+Result<Weight> random_weight(const MatrixSlot& slot, uint64_t seed, const QuantFormat& wanted,
+                             const PackTarget& target) {
+  const RandomMatrix matrix{.rows = slot.rows.mine.count,
+                            .cols = slot.cols.mine.count,
+                            .seed = seed + static_cast<uint64_t>(slot.rows.mine.begin),
+                            .first_col = slot.cols.mine.begin,
+                            .whole_cols = slot.cols.size};
+  const Ops& ops = target.ops;
   if (ops.pack_random != nullptr && wanted.type == QuantType::kBF16) {
-    return ops.pack_random(ctx, matrix, role);
+    return ops.pack_random(target.ctx, matrix, slot.role);
   }
   // As GGUF files do, F16 where a row is no whole number of blocks.
-  const bool fits = matrix.cols % wanted.block_elements == 0;
+  const bool fits = slot.cols.size % wanted.block_elements == 0;
   const QuantFormat& format = fits ? wanted : quant_format(QuantType::kF16);
-  const Buffer values = random_values(matrix, format, *ctx.pool);
-  return ops.pack(ctx, {values.as<std::byte>(), format.type, matrix.rows, matrix.cols}, role);
+  SLIPSTREAM_RETURN_IF_ERROR(check_columns(slot, format.type));
+  const Buffer values = random_values(matrix, format, *target.ctx.pool);
+  return ops.pack(target.ctx, {values.as<std::byte>(), format.type, matrix.rows, matrix.cols},
+                  slot.role);
+}
+
+// The slot's part of a matrix: rows where they lie, columns copied together into `copy`.
+SourceMatrix part_of(const SourceMatrix& source, const MatrixSlot& slot, ThreadPool& pool,
+                     Buffer& copy) {
+  SourceMatrix part = source;
+  part.rows = slot.rows.mine.count;
+  part.data += slot.rows.mine.begin * source.row_bytes();
+  if (!slot.cols.is_split()) return part;
+  part.cols = slot.cols.mine.count;
+  const QuantFormat& format = quant_format(source.type);
+  const std::byte* const from =
+      part.data + slot.cols.mine.begin / format.block_elements * format.block_bytes;
+  copy = Buffer(static_cast<size_t>(part.bytes()));
+  pool.run(part.rows, [&](int64_t row, int) {
+    std::copy_n(from + row * source.row_bytes(), part.row_bytes(),
+                copy.as<std::byte>() + row * part.row_bytes());
+  });
+  part.data = copy.as<const std::byte>();
+  return part;
+}
+
+Status load_matrix(const Checkpoint& checkpoint, const MatrixSlot& slot, const PackTarget& target) {
+  SLIPSTREAM_ASSIGN_OR_RETURN(const SourceMatrix source,
+                              checkpoint.matrix(slot.name, slot.rows.size, slot.cols.size));
+  Buffer copy;
+  const SourceMatrix part = part_of(source, slot, *target.ctx.pool, copy);
+  SLIPSTREAM_RETURN_IF_ERROR(checkpoint.check_finite(slot.name, part, slot.rows.mine.begin));
+  SLIPSTREAM_ASSIGN_OR_RETURN(*slot.weight, target.ops.pack(target.ctx, part, slot.role));
+  const bool is_copied = slot.weight->owner != nullptr;
+  SLIPSTREAM_CHECK(is_copied || copy.bytes() == 0, "a split matrix is not the file's");
+  // A packed copy replaces the original, so that both are never resident together.
+  if (is_copied) checkpoint.drop(slot.name);
+  return {};
+}
+
+Status load_vector(const Checkpoint& checkpoint, const VectorSlot& slot, const PackTarget& target) {
+  SLIPSTREAM_ASSIGN_OR_RETURN(const std::vector<float> values,
+                              checkpoint.vector(slot.name, slot.size.size));
+  const IndexRange mine = slot.size.mine;
+  *slot.values = FloatVector(
+      std::span(values).subspan(static_cast<size_t>(mine.begin), static_cast<size_t>(mine.count)),
+      *target.ops.memory);
+  return {};
 }
 
 }  // namespace
 
 Result<DecoderWeights> load_weights(const Checkpoint& checkpoint, const DecoderSpec& spec,
-                                    const WeightNames& names, const Ops& ops, OpContext& ctx,
+                                    const WeightNames& names, const PackTarget& target,
                                     const LoadProgress& progress) {
   DecoderWeights weights;
-  Slots slots = make_slots(spec, names, weights);
+  Slots slots = make_slots(spec, names, target.shard, weights);
   SLIPSTREAM_RETURN_IF_ERROR(check_shapes(checkpoint, slots));
-  if (ctx.keep_stored_dtypes) keep_stored_dtypes(checkpoint, slots);
+  if (target.ctx.keep_stored_dtypes) keep_stored_dtypes(checkpoint, slots);
   warn_about_unused(checkpoint, slots, names);
 
   for (const VectorSlot& slot : slots.vectors) {
-    SLIPSTREAM_ASSIGN_OR_RETURN(const std::vector<float> values,
-                                checkpoint.vector(slot.name, slot.size));
-    *slot.values = FloatVector(values, *ops.memory);
+    SLIPSTREAM_RETURN_IF_ERROR(load_vector(checkpoint, slot, target));
   }
+  // Of the files; a device reads its part of each.
+  const auto file_bytes = [&](const MatrixSlot& slot) {
+    return static_cast<int64_t>(checkpoint.find(slot.name)->bytes);
+  };
   int64_t total_bytes = 0;
-  for (const MatrixSlot& slot : slots.matrices) {
-    total_bytes += static_cast<int64_t>(checkpoint.find(slot.name)->bytes);
-  }
+  for (const MatrixSlot& slot : slots.matrices) total_bytes += file_bytes(slot);
   int64_t done_bytes = 0;
   for (const MatrixSlot& slot : slots.matrices) {
-    SLIPSTREAM_ASSIGN_OR_RETURN(const SourceMatrix source,
-                                checkpoint.matrix(slot.name, slot.rows, slot.cols));
-    SLIPSTREAM_RETURN_IF_ERROR(checkpoint.check_finite(slot.name, source));
-    SLIPSTREAM_ASSIGN_OR_RETURN(*slot.weight, ops.pack(ctx, source, slot.role));
-    // A packed copy replaces the original, so that both are never resident together.
-    if (slot.weight->owner != nullptr) checkpoint.drop(slot.name);
-    done_bytes += source.bytes();
+    SLIPSTREAM_RETURN_IF_ERROR(load_matrix(checkpoint, slot, target));
+    done_bytes += file_bytes(slot);
     if (progress) progress(done_bytes, total_bytes);
   }
-  summarize(slots, spec, weights);
+  summarize(slots, weights);
   return weights;
 }
 
@@ -276,7 +369,7 @@ std::vector<ByteRange> streamed_ranges(const DecoderWeights& weights) {
 }
 
 Result<DecoderWeights> dummy_weights(const DecoderSpec& spec, QuantType type, uint64_t seed,
-                                     const Ops& ops, OpContext& ctx) {
+                                     const PackTarget& target) {
   const QuantFormat& wanted = quant_format(type);
   if (wanted.quantize_block == nullptr) {
     return bad_usage(str("random weights cannot be made in ", wanted.name,
@@ -292,19 +385,21 @@ Result<DecoderWeights> dummy_weights(const DecoderSpec& spec, QuantType type, ui
     *name = "random.%d";
   }
   DecoderWeights weights;
-  const Slots slots = make_slots(spec, names, weights);
+  const Slots slots = make_slots(spec, names, target.shard, weights);
   for (const VectorSlot& slot : slots.vectors) {
-    const std::vector<float> ones(static_cast<size_t>(slot.size), 1.0f);
-    *slot.values = FloatVector(ones, *ops.memory);
+    const std::vector<float> ones(static_cast<size_t>(slot.size.mine.count), 1.0f);
+    *slot.values = FloatVector(ones, *target.ops.memory);
   }
+  const uint64_t embedding_seed = seed;
   for (const MatrixSlot& slot : slots.matrices) {
-    const RandomMatrix matrix{slot.rows, slot.cols, SplitMix64(seed++).next()};
-    SLIPSTREAM_ASSIGN_OR_RETURN(*slot.weight, random_weight(matrix, slot.role, wanted, ops, ctx));
+    const uint64_t slot_seed = slot.is_repeated ? embedding_seed : seed++;
+    SLIPSTREAM_ASSIGN_OR_RETURN(*slot.weight,
+                                random_weight(slot, SplitMix64(slot_seed).next(), wanted, target));
     if (slot.weight->owner == nullptr) {
-      return failed(str("backend ", ops.name, " borrows weights; random ones have no file"));
+      return failed(str("backend ", target.ops.name, " borrows weights; random ones have no file"));
     }
   }
-  summarize(slots, spec, weights);
+  summarize(slots, weights);
   return weights;
 }
 

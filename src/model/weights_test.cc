@@ -38,8 +38,8 @@ class BrokenWeights : public testing::Test {
     int64_t last_done = 0;
     int64_t last_total = 0;
     const auto weights =
-        load_weights(*checkpoint.value(), model->spec, model->names, *available_ops().front(), ctx,
-                     [&](int64_t done, int64_t total) {
+        load_weights(*checkpoint.value(), model->spec, model->names,
+                     {*available_ops().front(), ctx}, [&](int64_t done, int64_t total) {
                        EXPECT_GT(done, last_done);
                        last_done = done;
                        last_total = total;

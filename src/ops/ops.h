@@ -136,12 +136,17 @@ enum class WeightRole : uint8_t { kLinear, kUnquantizedLinear, kVocabulary };
 
 // Values uniform in [-limit, limit), so that activations keep their size. Value i of row r is the
 // i-th symmetric() of SplitMix64 seeded with the first number of SplitMix64(seed + r), times limit:
-// every row has a generator of its own, so that rows can be made in any order.
+// every row has a generator of its own, so that rows can be made in any order. Of a wider matrix
+// these are `cols` columns from first_col on; rows from r on are those of the seed plus r.
 struct RandomMatrix {
   int64_t rows = 0;
   int64_t cols = 0;
   uint64_t seed = 0;
-  float limit() const { return static_cast<float>(std::sqrt(3.0 / static_cast<double>(cols))); }
+  int64_t first_col = 0;
+  int64_t whole_cols = 0;  // of the wider matrix
+  float limit() const {
+    return static_cast<float>(std::sqrt(3.0 / static_cast<double>(whole_cols)));
+  }
 };
 
 // What a record of a measurement says of the device; empty on the CPU.

@@ -30,6 +30,7 @@ struct StoredRows {
 struct RandomRows {
   uint64_t seed;
   float limit;
+  uint64_t first_col;
   static __device__ __forceinline__ uint64_t next(uint64_t state) {
     uint64_t z = state + 0x9E3779B97F4A7C15u;
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
@@ -46,7 +47,7 @@ struct RandomRows {
     }
   };
   __device__ __forceinline__ Row row(int64_t index) const {
-    return {next(seed + static_cast<uint64_t>(index)), limit};
+    return {next(seed + static_cast<uint64_t>(index)) + first_col * 0x9E3779B97F4A7C15u, limit};
   }
 };
 
@@ -107,7 +108,8 @@ cudaError_t convert_rows(const ConvertArgs& args, RowOutput out, cudaStream_t st
 }
 
 cudaError_t random_rows(const RandomArgs& args, RowOutput out, cudaStream_t stream) {
-  return launch(RandomRows{args.seed, args.limit}, args.num_rows, args.num_cols, out, stream);
+  const RandomRows rows{args.seed, args.limit, static_cast<uint64_t>(args.first_col)};
+  return launch(rows, args.num_rows, args.num_cols, out, stream);
 }
 
 }  // namespace slipstream::cuda

@@ -26,6 +26,7 @@ struct RandomArgs {
   int64_t num_rows = 0;
   int64_t num_cols = 0;
   float limit = 1.0f;  // values lie in [-limit, limit)
+  int64_t first_col = 0;
 };
 
 // The same for the rows that Ops::pack_random describes, without a source.

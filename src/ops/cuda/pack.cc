@@ -214,8 +214,12 @@ Result<Weight> pack(OpContext& ctx, const SourceMatrix& source, WeightRole role)
 Result<Weight> pack_random(OpContext& ctx, const RandomMatrix& matrix, WeightRole role) try {
   SLIPSTREAM_RETURN_IF_ERROR(check_shape(ctx, matrix.rows, matrix.cols, role));
   Weight weight = reserve(ctx, QuantType::kBF16, matrix.rows, matrix.cols, role);
-  check(random_rows({matrix.seed, matrix.rows, matrix.cols, matrix.limit()}, rows_from(weight, 0),
-                    state_of(ctx).stream),
+  check(random_rows({.seed = matrix.seed,
+                     .num_rows = matrix.rows,
+                     .num_cols = matrix.cols,
+                     .limit = matrix.limit(),
+                     .first_col = matrix.first_col},
+                    rows_from(weight, 0), state_of(ctx).stream),
         "random weights");
   return weight;
 } catch (const std::bad_alloc&) {
