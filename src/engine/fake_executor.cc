@@ -80,6 +80,8 @@ class FakeSampler final : public DeviceSampler {
  public:
   explicit FakeSampler(std::shared_ptr<FakeSteps> steps) : steps_(std::move(steps)) {}
 
+  int32_t num_states() const override { return 0; }
+  void set_state(int32_t, const SampleState&) override {}
   void draw(TensorView, std::span<const SampleRow> rows, int slot) override {
     FakeSteps::Slot& drawn = steps_->slots[static_cast<size_t>(slot)];
     drawn.ids.clear();
@@ -96,6 +98,7 @@ class FakeSampler final : public DeviceSampler {
     }
     return drawn.ids;
   }
+  std::span<const SampledLogprobs> logprobs(int) override { return {}; }
   int64_t busy_ns() const override { return 0; }  // nothing computes
   std::span<float> copy_row(TensorView, int64_t row, std::vector<float>& copy) const override {
     copy.assign(static_cast<size_t>(steps_->options.vocab_size), 0.0f);
