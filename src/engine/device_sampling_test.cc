@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/random.h"
-#include "engine/device_sampling_for_test.h"
+#include "engine/device_sampling_test_util.h"
 #include "ops/ops.h"
 #include "sampling/sampler.h"
 

@@ -140,7 +140,9 @@ bool EngineLoop::have_state(const ScheduledSequence& sequence, ActiveRequest& re
   if (!state.held()) return false;
   const std::span<const int32_t> ids = sequence.sequence->token_ids;
   const auto num_prompt_ids = static_cast<size_t>(sequence.num_prompt_tokens);
-  const std::span<const int32_t> answer_ids = ids.subspan(num_prompt_ids);
+  // Without the token to draw, which the scheduler has added.
+  const auto num_ids = static_cast<size_t>(sequence.begin + sequence.num_tokens);
+  const std::span<const int32_t> answer_ids = ids.subspan(num_prompt_ids, num_ids - num_prompt_ids);
   // A token that was drawn and then dropped, because its sequence was preempted, is drawn again:
   // the state has counted one too many.
   if (state.num_counted() != std::ssize(answer_ids)) {

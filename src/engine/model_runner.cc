@@ -318,6 +318,7 @@ void ModelRunner::fake_state(const EngineOptions& options) {
   fake.vocab_size = info_.vocab_size;
   fake.answer_ids = fake_answer_ids(info_.vocab_size, eos_token_ids_, tokenizer_.get());
   fake.step_ns = options.fake_step_us * 1000;
+  fake.num_states = std::min(options.max_num_seqs, kMostSampleStates);
   info_.weights_format = "fake";
   FakeModel model = make_fake_model(std::move(fake));
   executors_.push_back(std::move(model.executor));
