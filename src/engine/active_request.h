@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/sample_state_pool.h"
 #include "sampling/logits_pipeline.h"
 #include "sampling/sampler.h"
 #include "slipstream/request.h"
@@ -44,6 +45,8 @@ class ActiveRequest {
   // Its place among the ids that the device draws in the step launched last.
   int32_t drawn_idx() const { return drawn_idx_; }
   void set_drawn_idx(int32_t drawn_idx) { drawn_idx_ = drawn_idx; }
+  // Where the device counts its tokens; not held unless it does.
+  SampleStatePool::Lease& sample_state() { return sample_state_; }
 
   // A step that computes tokens of the request begins; the first one counts.
   void step_begins(int64_t now_ns, int64_t num_cached_tokens);
@@ -78,6 +81,7 @@ class ActiveRequest {
   int64_t num_generated_ = 0;
   int32_t last_token_id_ = -1;
   int32_t drawn_idx_ = -1;
+  SampleStatePool::Lease sample_state_;
   int64_t scheduled_ns_ = 0;
   int64_t num_cached_tokens_ = 0;
   bool first_event_sent_ = false;

@@ -5,41 +5,17 @@
 #include <array>
 #include <cmath>
 #include <limits>
-#include <numbers>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/random.h"
-#include "base/thread_pool.h"
+#include "engine/device_sampling_test_util.h"
 #include "ops/ops.h"
 #include "sampling/sampler.h"
 
 namespace slipstream {
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-float normal(SplitMix64& random) {
-  const double u = (static_cast<double>(random.below(1u << 30)) + 0.5) / (1u << 30);
-  const double v = static_cast<double>(random.below(1u << 30)) / (1u << 30);
-  return static_cast<float>(std::sqrt(-2.0 * std::log(u)) * std::cos(2.0 * std::numbers::pi * v));
-}
-
-// Rows of the kinds that models and masks make, by turns.
-std::vector<float> make_row(int64_t vocab_size, int kind, SplitMix64& random) {
-  std::vector<float> row(static_cast<size_t>(vocab_size));
-  for (float& logit : row) {
-    logit = 2.5f * normal(random);
-    if (kind == 1) logit *= 3.0f;                                           // few tokens are likely
-    if (kind == 2) logit = std::round(logit);                               // many are equal
-    if (kind == 3 && random.below(1000) != 0) logit = -kInfinity;           // most are forbidden
-    if (kind == 4) logit = 1.5f;                                            // all are equal
-    if (kind == 5) logit = random.below(500) == 0 ? 30.0f : logit - 60.0f;  // a plateau
-  }
-  return row;
-}
-constexpr int kNumKinds = 6;
 
 SamplingParams make_params(size_t idx) {
   constexpr std::array kTopK = {0, 1, 2, 40, 512, 5000};
@@ -59,31 +35,13 @@ class DeviceSampling : public testing::TestWithParam<int64_t> {
 
   void SetUp() override {
     std::string why;
-    ops_ = cuda_ops(&why);
-    if (ops_ == nullptr) GTEST_SKIP() << why;
-    ctx_.pool = &pool_;
-    ASSERT_TRUE(ops_->open(ctx_, {.max_tokens = kRows,
-                                  .max_cols = 64,
-                                  .max_heads = 1,
-                                  .max_head_dim = 64,
-                                  .max_context = 16})
-                    .ok());
+    if (!gpu_.open(kRows, GetParam(), 0, &why)) GTEST_SKIP() << why;
   }
   std::vector<int32_t> draw(const std::vector<float>& logits, std::span<const SampleRow> rows) {
-    Buffer device(logits.size() * sizeof(float), *ops_->memory);
-    ops_->memory->copy_in(device.data(), logits.data(), device.bytes());
-    const int64_t vocab_size = GetParam();
-    ops_->sample(ctx_,
-                 TensorView::contiguous(device.data(), DType::kF32,
-                                        {std::ssize(logits) / vocab_size, vocab_size}),
-                 rows, 0);
-    const std::span<const int32_t> ids = ops_->sampled(ctx_, 0);
-    return {ids.begin(), ids.end()};
+    return gpu_.draw(logits, rows);
   }
 
-  const Ops* ops_ = nullptr;
-  ThreadPool pool_{1};
-  OpContext ctx_;
+  GpuDraws gpu_;
 };
 
 INSTANTIATE_TEST_SUITE_P(Vocabularies, DeviceSampling,
@@ -120,7 +78,8 @@ TEST_P(DeviceSampling, GivesTheTokensOfTheSampler) {
                                                 .seed = rows.back().seed,
                                                 .position = 3 * row,
                                                 .choice_idx = rows.back().choice_idx});
-      return sample.ok() ? sample.value().token_id : -1;
+      if (sample.ok()) return sample.value().token_id;
+      return sample.status().message().starts_with("no token") ? kNoTokenLeft : -1;
     };
     wanted.push_back(token_of(params));
     SamplingParams unfiltered;
@@ -154,7 +113,10 @@ TEST_P(DeviceSampling, RowsThatAreNoNumbersHaveNoToken) {
       rows.push_back({.row = row, .temperature = 1.0f, .top_k = top_k, .top_p = 0.9f});
     }
   }
-  EXPECT_EQ(draw(logits, rows), std::vector<int32_t>(6, -1));
+  const std::vector<int32_t> each = {kBadLogits, kBadLogits, kNoTokenLeft};
+  std::vector<int32_t> wanted = each;
+  wanted.insert(wanted.end(), each.begin(), each.end());
+  EXPECT_EQ(draw(logits, rows), wanted);
 }
 
 }  // namespace

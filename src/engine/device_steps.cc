@@ -8,9 +8,14 @@
 namespace slipstream {
 namespace {
 
-// Whether the token is made of logits as they are, and nothing else is asked of them.
-bool is_plain(const SampleRequest& request) {
-  return !request.pipeline.active() && !request.params.logprobs;
+TokenLogprobs token_logprobs(int32_t id, const SampledLogprobs& sampled) {
+  TokenLogprobs result;
+  result.id = id;
+  result.logprob = sampled.drawn;
+  for (int32_t i = 0; i < sampled.num_best; ++i) {
+    result.top.emplace_back(sampled.ids[i], sampled.logprobs[i]);
+  }
+  return result;
 }
 
 }  // namespace
@@ -61,7 +66,7 @@ void EngineLoop::take_pending(ForwardBatch& batch) const {
   }
 }
 
-// Has the device draw every token that logits as they are make.
+// Has the device draw every token that it can.
 void EngineLoop::draw(DeviceStep& step) {
   const std::vector<ScheduledSequence>& scheduled = step.plan.output.scheduled;
   sample_rows_.clear();
@@ -76,24 +81,81 @@ void EngineLoop::draw(DeviceStep& step) {
       step.needs_host = true;
     }
     if (!sequence.samples || request.max_new_tokens() == 0) continue;
-    const SampleRequest wanted = request.sample_request(sequence.begin + sequence.num_tokens);
-    if (!is_plain(wanted)) {
+    std::optional<SampleRow> row = device_row(sequence, request);
+    if (!row) {
       step.needs_host = true;
       continue;
     }
+    row->row = static_cast<int32_t>(num_rows - 1);
     const auto drawn_idx = static_cast<int32_t>(sample_rows_.size());
     step.drawn_idx[seq_idx] = drawn_idx;
     request.set_drawn_idx(drawn_idx);
-    sample_rows_.push_back({.row = static_cast<int32_t>(num_rows - 1),
-                            .temperature = wanted.params.temperature,
-                            .seed = wanted.seed,
-                            .position = static_cast<uint32_t>(wanted.position),
-                            .choice_idx = wanted.choice_idx,
-                            .top_k = wanted.params.top_k,
-                            .top_p = wanted.params.top_p,
-                            .min_p = wanted.params.min_p});
+    sample_rows_.push_back(*row);
   }
   runner_.draw(sample_rows_, step.slot);
+}
+
+// How the device draws the sequence's next token; none: the host has to.
+std::optional<SampleRow> EngineLoop::device_row(const ScheduledSequence& sequence,
+                                                ActiveRequest& request) {
+  const int64_t position = sequence.begin + sequence.num_tokens;
+  const SampleRequest wanted = request.sample_request(position);
+  const SamplingParams& params = wanted.params;
+  SampleRow row{.temperature = params.temperature,
+                .seed = wanted.seed,
+                .position = static_cast<uint32_t>(position),
+                .choice_idx = wanted.choice_idx,
+                .top_k = params.top_k,
+                .top_p = params.top_p,
+                .min_p = params.min_p,
+                .repetition_penalty = params.repetition_penalty,
+                .frequency_penalty = params.frequency_penalty,
+                .presence_penalty = params.presence_penalty,
+                .num_logprobs = params.logprobs.value_or(-1)};
+  // The pipeline knows of tokens that have been looked at; some may be on their way.
+  const int64_t num_answered = position - sequence.num_prompt_tokens;
+  row.masks_early_ids = num_answered < params.min_tokens && !wanted.pipeline.early_ids().empty();
+  const bool takes_state =
+      wanted.pipeline.counts_tokens() || !params.logit_bias.empty() || row.masks_early_ids;
+  if (!params.allowed_token_ids.empty() || !params.bad_token_ids.empty()) return {};
+  if (!takes_state) {
+    request.sample_state().give_back();
+    const bool taken = row.num_logprobs < 0 || sample_states_.num_states() > 0;
+    return taken && row.num_logprobs <= kMostLogprobs ? std::optional(row) : std::nullopt;
+  }
+  if (row.num_logprobs > kMostLogprobs || !have_state(sequence, request, row)) return {};
+  return row;
+}
+
+// Gives the row a state that has counted what comes before its token; false: there is none for it.
+bool EngineLoop::have_state(const ScheduledSequence& sequence, ActiveRequest& request,
+                            SampleRow& row) {
+  const SampleRequest wanted = request.sample_request(0);
+  const std::vector<std::pair<int32_t, float>>& biases = wanted.params.logit_bias;
+  const std::span<const int32_t> early_ids =
+      row.masks_early_ids ? wanted.pipeline.early_ids() : std::span<const int32_t>();
+  if (biases.size() > kMostStateBiases || early_ids.size() > kMostStateEarlyIds) return false;
+  SampleStatePool::Lease& state = request.sample_state();
+  if (!state.held()) state = sample_states_.take();
+  if (!state.held()) return false;
+  const std::span<const int32_t> ids = sequence.sequence->token_ids;
+  const auto num_prompt_ids = static_cast<size_t>(sequence.num_prompt_tokens);
+  // Without the token to draw, which the scheduler has added.
+  const auto num_ids = static_cast<size_t>(sequence.begin + sequence.num_tokens);
+  const std::span<const int32_t> answer_ids = ids.subspan(num_prompt_ids, num_ids - num_prompt_ids);
+  // A token that was drawn and then dropped, because its sequence was preempted, is drawn again:
+  // the state has counted one too many.
+  if (state.num_counted() != std::ssize(answer_ids)) {
+    SLIPSTREAM_CHECK(std::ssize(answer_ids) == request.num_generated(),
+                     "a state is filled when no token of its request is on its way");
+    SampleState filled{.biases = biases, .early_ids = early_ids};
+    if (wanted.pipeline.counts_tokens()) filled.answer_ids = answer_ids;
+    if (row.repetition_penalty != 1.0f) filled.prompt_ids = ids.first(num_prompt_ids);
+    runner_.set_sample_state(state.idx(), filled);
+  }
+  state.set_num_counted(std::ssize(answer_ids) + 1);
+  row.state = state.idx();
+  return true;
 }
 
 // Waits for a step's tokens and does with them what is to be done.
@@ -117,9 +179,16 @@ void EngineLoop::collect(DeviceStep& step) {
     job.is_drawn = job.prompt_logprobs == nullptr && drawn_idx >= 0;
     SLIPSTREAM_CHECK(job.is_drawn || step.needs_host, "the step's logits are still there");
     if (!job.is_drawn) continue;
-    job.sample.token_id = ids[static_cast<size_t>(drawn_idx)];
-    if (job.sample.token_id < 0)
+    const int32_t id = ids[static_cast<size_t>(drawn_idx)];
+    job.sample.token_id = id;
+    if (id == kBadLogits) {
       job.status = failed("the model computed logits that are no numbers");
+    } else if (id == kNoTokenLeft) {
+      job.status = failed("no token is left to choose from");
+    } else if (job.request->sampling().logprobs) {
+      job.sample.logprobs =
+          token_logprobs(id, runner_.drawn_logprobs(step.slot)[static_cast<size_t>(drawn_idx)]);
+    }
   }
   if (step.needs_host) run_jobs();
   finish_step(output);

@@ -51,6 +51,7 @@ EngineLoop::EngineLoop(const EngineOptions& options, ModelRunner& runner, EventS
               .max_logit_rows = runner.limits().max_logit_rows},
              runner.limits().num_blocks, runner.limits().block_size,
              {.enabled = options.enable_prefix_caching, .seed = drawn_seed()}),
+      sample_states_(runner.num_sample_states()),
       samplers_(static_cast<size_t>(runner.pool().num_threads())),
       row_copies_(static_cast<size_t>(runner.pool().num_threads())),
       one_ahead_(options.one_ahead) {

@@ -83,7 +83,7 @@ class EngineLoop {
     StepPlan plan;
     // Of each sequence: its place among the ids the device draws; -1: none is drawn for it.
     std::vector<int32_t> drawn_idx;
-    bool needs_host = false;  // some token takes more than a temperature
+    bool needs_host = false;  // some token or log-probability is made there
     int slot = 0;
     bool under_way = false;
   };
@@ -105,6 +105,8 @@ class EngineLoop {
   void launch(DeviceStep& step);
   void take_pending(ForwardBatch& batch) const;
   void draw(DeviceStep& step);
+  std::optional<SampleRow> device_row(const ScheduledSequence& sequence, ActiveRequest& request);
+  bool have_state(const ScheduledSequence& sequence, ActiveRequest& request, SampleRow& row);
   void collect(DeviceStep& step);
   bool alive(RequestId id) const { return requests_.contains(id); }
   void end_request(RequestId id, FinishReason reason, std::string error = {});
@@ -145,7 +147,8 @@ class EngineLoop {
   StepPlan current_;
   // Of current_.output.scheduled, looked up once a step; null: ended, or its result is ignored.
   std::vector<ActiveRequest*> active_;
-  bool arrivals_ = false;  // since current_ was planned
+  bool arrivals_ = false;          // since current_ was planned
+  SampleStatePool sample_states_;  // before the requests, which hold them
   std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> requests_;
   // Until the events that borrow their prompts have been read.
   std::vector<std::unique_ptr<ActiveRequest>> ended_;

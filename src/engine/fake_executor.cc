@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <limits>
 #include <thread>
 #include <utility>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "sampling/sampler.h"
 
 namespace slipstream {
 namespace {
@@ -36,6 +38,7 @@ struct FakeSteps {
   int64_t end_ns = 0;            // of the last step
   struct Slot {
     std::vector<int32_t> ids;
+    std::vector<SampledLogprobs> logprobs;
     int64_t ready_ns = 0;
   };
   std::array<Slot, DeviceSampler::kNumSlots> slots;
@@ -80,11 +83,24 @@ class FakeSampler final : public DeviceSampler {
  public:
   explicit FakeSampler(std::shared_ptr<FakeSteps> steps) : steps_(std::move(steps)) {}
 
+  int32_t num_states() const override { return steps_->options.num_states; }
+  void set_state(int32_t idx, const SampleState& state) override {
+    states_.resize(static_cast<size_t>(num_states()));
+    State& own = states_[static_cast<size_t>(idx)];
+    own.prompt_ids.assign(state.prompt_ids.begin(), state.prompt_ids.end());
+    own.answer_ids.assign(state.answer_ids.begin(), state.answer_ids.end());
+    own.early_ids.assign(state.early_ids.begin(), state.early_ids.end());
+    own.biases.assign(state.biases.begin(), state.biases.end());
+  }
   void draw(TensorView, std::span<const SampleRow> rows, int slot) override {
     FakeSteps::Slot& drawn = steps_->slots[static_cast<size_t>(slot)];
     drawn.ids.clear();
-    for (const SampleRow& row : rows) {
-      drawn.ids.push_back(steps_->winners[static_cast<size_t>(row.row)]);
+    drawn.logprobs.assign(rows.size(), {});
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const SampleRow& row = rows[i];
+      const bool is_plain = row.state < 0 && row.num_logprobs < 0;
+      drawn.ids.push_back(is_plain ? steps_->winners[static_cast<size_t>(row.row)]
+                                   : sample(row, drawn.logprobs[i]));
     }
     drawn.ready_ns = steps_->end_ns;
   }
@@ -96,6 +112,9 @@ class FakeSampler final : public DeviceSampler {
     }
     return drawn.ids;
   }
+  std::span<const SampledLogprobs> logprobs(int slot) override {
+    return steps_->slots[static_cast<size_t>(slot)].logprobs;
+  }
   int64_t busy_ns() const override { return 0; }  // nothing computes
   std::span<float> copy_row(TensorView, int64_t row, std::vector<float>& copy) const override {
     copy.assign(static_cast<size_t>(steps_->options.vocab_size), 0.0f);
@@ -104,7 +123,55 @@ class FakeSampler final : public DeviceSampler {
   }
 
  private:
+  struct State {
+    std::vector<int32_t> prompt_ids;
+    std::vector<int32_t> answer_ids;
+    std::vector<int32_t> early_ids;
+    std::vector<std::pair<int32_t, float>> biases;
+  };
+
+  int32_t sample(const SampleRow& row, SampledLogprobs& logprobs) {
+    SamplingParams params;
+    params.temperature = row.temperature;
+    params.top_k = row.top_k;
+    params.top_p = row.top_p;
+    params.min_p = row.min_p;
+    if (row.num_logprobs >= 0) params.logprobs = row.num_logprobs;
+    static const State kNone;
+    const State& state = row.state < 0 ? kNone : states_[static_cast<size_t>(row.state)];
+    params.repetition_penalty = row.repetition_penalty;
+    params.frequency_penalty = row.frequency_penalty;
+    params.presence_penalty = row.presence_penalty;
+    params.logit_bias = state.biases;
+    if (row.masks_early_ids) params.min_tokens = std::numeric_limits<int64_t>::max();
+    LogitsPipeline pipeline(params, state.prompt_ids);
+    pipeline.forbid_early(state.early_ids);
+    for (const int32_t id : state.answer_ids) pipeline.append(id);
+    const auto sampled =
+        sampler_.sample(copy_row({}, row.row, row_), {.params = params,
+                                                      .pipeline = pipeline,
+                                                      .seed = row.seed,
+                                                      .position = row.position,
+                                                      .choice_idx = row.choice_idx});
+    if (!sampled.ok()) return kNoTokenLeft;
+    const Sample& found = sampled.value();
+    if (row.state >= 0) {
+      states_[static_cast<size_t>(row.state)].answer_ids.push_back(found.token_id);
+    }
+    if (found.logprobs) {
+      logprobs.drawn = found.logprobs->logprob;
+      for (const auto& [id, logprob] : found.logprobs->top) {
+        logprobs.ids[logprobs.num_best] = id;
+        logprobs.logprobs[logprobs.num_best++] = logprob;
+      }
+    }
+    return found.token_id;
+  }
+
   std::shared_ptr<FakeSteps> steps_;
+  std::vector<State> states_;
+  Sampler sampler_;
+  std::vector<float> row_;
 };
 
 }  // namespace

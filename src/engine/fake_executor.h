@@ -1,7 +1,7 @@
 // FakeExecutor: steps without a model, for load tests of everything around it. Scheduler, KV
-// bookkeeping, text and events are real, as is the sampler of requests that need more than a
-// temperature; only the forward pass is missing, so a step of thousands of sequences costs
-// microseconds and no KV page exists.
+// bookkeeping, text and events are real, as is the sampler of requests with penalties, biases,
+// masks or log-probabilities; only the forward pass is missing, so a step of thousands of sequences
+// costs microseconds and no KV page exists.
 //
 // It behaves like a device: forward() returns at once, tokens are drawn where the logits would be,
 // and whoever asks for them waits until the step is over.
@@ -38,6 +38,7 @@ struct FakeExecutorOptions {
   int64_t vocab_size = 0;
   std::vector<int32_t> answer_ids;  // what answers are made of; not empty
   int64_t step_ns = 0;
+  int32_t num_states = 0;  // of the sampler
 };
 // The two share what a step has found: they live and end together.
 struct FakeModel {

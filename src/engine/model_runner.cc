@@ -25,6 +25,9 @@ namespace {
 // Prompt log-probabilities need a row of logits per prompt token; a step computes at most this
 // many, so that they take megabytes and not gigabytes.
 constexpr int64_t kMinLogitRows = 64;
+
+// Each takes 2 bytes per token of the vocabulary. Requests beyond these draw on the host.
+constexpr int32_t kMostSampleStates = 512;
 KVGroupSpec kv_group(const DecoderSpec& spec, DType dtype, int32_t block_size) {
   const AttentionSpec& attention = spec.layers.front().attention;
   KVGroupSpec group;
@@ -285,11 +288,14 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
   ctx.deterministic = options.deterministic;
   ctx.cache_folder = options.cache_folder;
   ctx.profile = profile_ ? &*profile_ : nullptr;
+  const int32_t num_sample_states =
+      ops.set_sample_state != nullptr ? std::min(options.max_num_seqs, kMostSampleStates) : 0;
   SLIPSTREAM_RETURN_IF_ERROR(
       ops.open(ctx, op_limits(part.spec, {.max_tokens = limits_.max_num_batched_tokens,
                                           .max_logit_rows = limits_.max_logit_rows,
                                           .max_seqs = options.max_num_seqs,
-                                          .max_context = limits_.max_model_len})));
+                                          .max_context = limits_.max_model_len,
+                                          .max_sample_states = num_sample_states})));
   const LoadProgress progress = [&](int64_t done_bytes, int64_t total_bytes) {
     if (options.on_progress) options.on_progress({"weights", done_bytes, total_bytes});
   };
@@ -321,7 +327,7 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
          .max_blocks_per_seq = div_up<int64_t>(limits_.max_model_len, part.group.block_size)}));
   }
   executors_.push_back(make_eager_executor(*state_));
-  sampler_ = make_device_sampler(*state_);
+  sampler_ = make_device_sampler(*state_, num_sample_states);
   return {};
 } catch (const std::bad_alloc&) {
   const DeviceMemory& memory = *resolved.ops->memory;
@@ -336,6 +342,7 @@ void ModelRunner::fake_state(const EngineOptions& options) {
   fake.vocab_size = info_.vocab_size;
   fake.answer_ids = fake_answer_ids(info_.vocab_size, eos_token_ids_, tokenizer_.get());
   fake.step_ns = options.fake_step_us * 1000;
+  fake.num_states = std::min(options.max_num_seqs, kMostSampleStates);
   info_.weights_format = "fake";
   FakeModel model = make_fake_model(std::move(fake));
   executors_.push_back(std::move(model.executor));

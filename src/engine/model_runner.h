@@ -56,6 +56,9 @@ class ModelRunner {
   // See DeviceSampler; of the last forward's logits.
   void draw(std::span<const SampleRow> rows, int slot) { sampler_->draw(logits_, rows, slot); }
   std::span<const int32_t> drawn(int slot) { return sampler_->drawn(slot); }
+  std::span<const SampledLogprobs> drawn_logprobs(int slot) { return sampler_->logprobs(slot); }
+  int32_t num_sample_states() const { return sampler_ != nullptr ? sampler_->num_states() : 0; }
+  void set_sample_state(int32_t idx, const SampleState& state) { sampler_->set_state(idx, state); }
   int64_t device_busy_ns() const { return sampler_ != nullptr ? sampler_->busy_ns() : 0; }
   // Row `row` of the last forward's logits on the host, which may overwrite it: in place, or a copy
   // in `copy`.

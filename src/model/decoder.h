@@ -117,6 +117,7 @@ struct BatchLimits {
   int64_t max_logit_rows = 0;
   int64_t max_seqs = 1;
   int64_t max_context = 0;
+  int64_t max_sample_states = 0;
 };
 OpLimits op_limits(const DecoderSpec& spec, const BatchLimits& batch);
 

@@ -242,7 +242,7 @@ std::map<std::string, WeightRole> roles_of(const std::string& path, bool keep_st
   ctx.pool = &pool;
   ctx.keep_stored_dtypes = keep_stored_dtypes;
   const auto weights =
-      load_weights(*checkpoint.value(), model->spec, model->names, recording, ctx, nullptr);
+      load_weights(*checkpoint.value(), model->spec, model->names, {recording, ctx}, nullptr);
   EXPECT_TRUE(weights.ok()) << weights.status().message();
   // Embedding first, then layer by layer.
   const char* names[] = {"embed", "q", "k", "v", "o", "gate", "up", "down"};

@@ -63,7 +63,9 @@ OpLimits op_limits(const DecoderSpec& spec, const BatchLimits& batch) {
           .max_heads = widest.heads,
           .heads_per_kv_head = widest.heads_per_kv_head,
           .max_head_dim = widest.head_dim,
-          .max_context = batch.max_context};
+          .max_context = batch.max_context,
+          .vocab_size = spec.vocab_size,
+          .max_sample_states = batch.max_sample_states};
 }
 
 }  // namespace slipstream

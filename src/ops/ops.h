@@ -34,6 +34,8 @@ struct OpLimits {
   int64_t heads_per_kv_head = 1;  // query heads that share a KV head, the same in every layer
   int64_t max_head_dim = 0;
   int64_t max_context = 0;  // KV positions of one sequence
+  int64_t vocab_size = 0;
+  int64_t max_sample_states = 0;  // for set_sample_state()
 };
 
 struct OpContext {
@@ -244,13 +246,21 @@ struct Ops {
   void (*replay)(OpContext& ctx, uint64_t key, const std::function<void()>& launch) = nullptr;
 
   // Queues the drawing of a token for each of `rows` into slot 0 or 1, whose ids begin_step() can
-  // read from then on. Null: the host samples.
+  // read from then on. Rows with a state overwrite their logits; each state serves one row of a
+  // call. Null: the host samples.
   void (*sample)(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows,
                  int slot) = nullptr;
 
-  // Waits for the slot's last sample() and gives its ids, in the order of its rows; -1 where logits
-  // hold NaN or +infinity. In the host's memory, until the slot's next sample().
+  // Fills a sampling state, 0 <= idx < max_sample_states, for the sample() calls that follow.
+  void (*set_sample_state)(OpContext& ctx, int32_t idx, const SampleState& state) = nullptr;
+
+  // Waits for the slot's last sample() and gives its ids, in the order of its rows; kBadLogits or
+  // kNoTokenLeft where there is none. In the host's memory, until the slot's next sample().
   std::span<const int32_t> (*sampled)(OpContext& ctx, int slot) = nullptr;
+
+  // After sampled(): the log-probabilities of its rows, written where a row asked for them and a
+  // token was drawn. As long.
+  std::span<const SampledLogprobs> (*sampled_logprobs)(OpContext& ctx, int slot) = nullptr;
 
   // How long the device has been at work on steps whose tokens sampled() has given: from the copy
   // of a batch to its tokens. Null: the host samples.

@@ -22,6 +22,10 @@ class LogitsPipeline {
   // Masks `ids`, those that would end the answer, until it has min_tokens tokens.
   void forbid_early(std::span<const int32_t> ids);
 
+  // Whether it depends on the tokens so far: there are penalties.
+  bool counts_tokens() const { return counts_tokens_; }
+  std::span<const int32_t> early_ids() const { return early_ids_; }
+
   // Whether apply() changes anything.
   bool active() const { return counts_tokens_ || always_active_ || too_early(); }
 

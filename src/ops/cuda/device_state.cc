@@ -120,20 +120,12 @@ Upload::~Upload() {
 
 namespace {
 
-Status open_slots(DeviceState& state) {
-  const auto tokens = static_cast<size_t>(state.limits.max_tokens);
+Status open_stagings(DeviceState& state) {
   for (BatchStaging& staging : state.stagings) {
     SLIPSTREAM_RETURN_IF_ERROR(staging.host.allocate(state.batch_bytes));
     check(cudaEventCreate(&staging.began), "event");
     check(cudaEventRecord(staging.began, state.stream), "event");  // so that it can be asked for
     check(cudaEventCreateWithFlags(&staging.copied, cudaEventDisableTiming), "event");
-  }
-  for (SampleSlot& slot : state.samples) {
-    SLIPSTREAM_RETURN_IF_ERROR(slot.host_rows.allocate(tokens * sizeof(SampleRow)));
-    SLIPSTREAM_RETURN_IF_ERROR(slot.host_ids.allocate(tokens * sizeof(int32_t)));
-    slot.rows = Buffer(tokens * sizeof(SampleRow), device_memory());
-    slot.ids = Buffer(tokens * sizeof(int32_t), device_memory());
-    check(cudaEventCreate(&slot.done), "event");
   }
   return {};
 }
@@ -175,7 +167,8 @@ Status open(OpContext& ctx, const OpLimits& limits) {
       Buffer(static_cast<size_t>(state->partials_floats) * sizeof(float), device_memory());
   state->batch_bytes = batch_bytes(limits);
   state->batch = Buffer(state->batch_bytes, device_memory());
-  SLIPSTREAM_RETURN_IF_ERROR(open_slots(*state));
+  SLIPSTREAM_RETURN_IF_ERROR(open_stagings(*state));
+  SLIPSTREAM_RETURN_IF_ERROR(open_sampling(*state));
   ctx.device_state = state;
   return {};
 }
@@ -317,42 +310,6 @@ BatchView begin_step(OpContext& ctx, const ForwardBatch& batch) {
   return view;
 }
 
-void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows, int slot) {
-  DeviceState& state = state_of(ctx);
-  SLIPSTREAM_CHECK(std::ssize(rows) <= state.limits.max_tokens, "a row a token at most");
-  SampleSlot& drawn = state.samples[static_cast<size_t>(slot)];
-  check(cudaEventSynchronize(drawn.done), "previous draw");  // it still reads host_rows
-  drawn.num_rows = std::ssize(rows);
-  if (!rows.empty()) {
-    std::memcpy(drawn.host_rows.as<void>(), rows.data(), rows.size_bytes());
-    check(cudaMemcpyAsync(drawn.rows.data(), drawn.host_rows.as<void>(), rows.size_bytes(),
-                          cudaMemcpyHostToDevice, state.stream),
-          "sample");
-    check(sample(static_cast<const float*>(logits.data), logits.dim(1), drawn.rows.as<SampleRow>(),
-                 static_cast<int>(rows.size()), drawn.ids.as<int32_t>(), state.stream),
-          "sample");
-    check(cudaMemcpyAsync(drawn.host_ids.as<void>(), drawn.ids.data(),
-                          rows.size() * sizeof(int32_t), cudaMemcpyDeviceToHost, state.stream),
-          "sample");
-  }
-  check(cudaEventRecord(drawn.done, state.stream), "sample");
-  const int staging = (state.next_staging + kNumSlots - 1) % kNumSlots;
-  drawn.began = state.stagings[static_cast<size_t>(staging)].began;
-  drawn.is_new = true;
-}
-
-std::span<const int32_t> sampled(OpContext& ctx, int slot) {
-  DeviceState& state = state_of(ctx);
-  SampleSlot& drawn = state.samples[static_cast<size_t>(slot)];
-  check(cudaEventSynchronize(drawn.done), "step");
-  if (std::exchange(drawn.is_new, false)) {
-    float ms = 0.0f;
-    check(cudaEventElapsedTime(&ms, drawn.began, drawn.done), "step");
-    state.busy_ms += static_cast<double>(ms);
-  }
-  return {drawn.host_ids.as<const int32_t>(), static_cast<size_t>(drawn.num_rows)};
-}
-
 void mark(OpContext& ctx, int idx) {
   DeviceState& state = state_of(ctx);
   while (std::ssize(state.marks) <= idx) {
@@ -370,7 +327,5 @@ double between_us(OpContext& ctx, int begin, int end) {
         "mark");
   return static_cast<double>(ms) * 1e3;
 }
-
-int64_t busy_ns(const OpContext& ctx) { return static_cast<int64_t>(state_of(ctx).busy_ms * 1e6); }
 
 }  // namespace slipstream::cuda

@@ -17,6 +17,7 @@
 #include "ops/cuda/attention/decode_paged.h"
 #include "ops/cuda/attention/prefill_paged.h"
 #include "ops/cuda/cublaslt.h"
+#include "ops/cuda/sample_state.h"
 #include "ops/ops.h"
 
 namespace slipstream::cuda {
@@ -94,14 +95,37 @@ struct BatchStaging {
 };
 
 struct SampleSlot {
-  PinnedBuffer host_rows;  // SampleRow[max_tokens]
-  PinnedBuffer host_ids;   // int32_t[max_tokens]
+  PinnedBuffer host_rows;      // SampleRow[max_tokens]
+  PinnedBuffer host_ids;       // int32_t[max_tokens]
+  PinnedBuffer host_logprobs;  // SampledLogprobs[max_tokens]
   Buffer rows;
   Buffer ids;
+  Buffer logprobs;
   int64_t num_rows = 0;
   cudaEvent_t began = nullptr;  // of the step, its staging's
   cudaEvent_t done = nullptr;
   bool is_new = false;  // not asked for yet
+};
+
+// What states are to be filled from, until the device has read it; see fill_states().
+struct FillStaging {
+  PinnedBuffer host;
+  size_t used = 0;
+  std::vector<SampleStateFill> fills;  // not launched yet
+  cudaEvent_t read = nullptr;
+};
+
+struct SampleStateMemory {
+  Buffer counts;
+  Buffer lists;
+  SampleStates states;  // the two
+  // Rows of logits as they were, of rows that have a state and ask for log-probabilities. Where a
+  // step has more than fit, they take turns.
+  Buffer kept;
+  int64_t num_kept = 0;
+  size_t staging_bytes = 0;
+  std::array<FillStaging, 2> stagings;
+  size_t staging = 0;  // the one that is written
 };
 
 struct DeviceState {
@@ -122,6 +146,7 @@ struct DeviceState {
   size_t batch_bytes = 0;
   StepPlan plan;
   std::array<SampleSlot, kNumSlots> samples;
+  SampleStateMemory sample_states;
   std::unordered_map<uint64_t, cudaGraphExec_t> graphs;
   Upload upload;
   // Scales of packed rows, one after the other like the rows.
@@ -142,6 +167,9 @@ struct DeviceState {
     for (const SampleSlot& slot : samples) {
       if (slot.done != nullptr) (void)cudaEventDestroy(slot.done);
     }
+    for (const FillStaging& staging : sample_states.stagings) {
+      if (staging.read != nullptr) (void)cudaEventDestroy(staging.read);
+    }
     if (stream != nullptr) (void)cudaStreamDestroy(stream);
   }
 };
@@ -152,12 +180,17 @@ inline DeviceState& state_of(const OpContext& ctx) {
 
 constexpr size_t align(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
+// What sample() needs; see device_sampling.cc.
+Status open_sampling(DeviceState& state);
+
 // The entries of the table.
 DeviceDescription describe();
 Status open(OpContext& ctx, const OpLimits& limits);
 BatchView begin_step(OpContext& ctx, const ForwardBatch& batch);
 void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows, int slot);
+void set_sample_state(OpContext& ctx, int32_t idx, const SampleState& state);
 std::span<const int32_t> sampled(OpContext& ctx, int slot);
+std::span<const SampledLogprobs> sampled_logprobs(OpContext& ctx, int slot);
 int64_t busy_ns(const OpContext& ctx);
 void mark(OpContext& ctx, int idx);
 double between_us(OpContext& ctx, int begin, int end);

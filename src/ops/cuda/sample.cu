@@ -12,6 +12,7 @@
 #include <cfloat>
 
 #include "ops/cuda/sample_filters.cuh"
+#include "ops/cuda/sample_state.cuh"
 
 namespace slipstream::cuda {
 namespace {
@@ -161,7 +162,7 @@ __device__ Best draw_filtered(const SampleRow& row, const Tokens& all, const Bes
 
 __global__ void __launch_bounds__(kThreads, 2)
     sample_kernel(const float* logits, int64_t vocab_size, const SampleRow* rows,
-                  int32_t* token_ids) {
+                  SampleStates states, int32_t* token_ids) {
   __shared__ Best shares[kThreads / 32];
   __shared__ int is_bad;
   begin_after_previous();
@@ -179,7 +180,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (bad) is_bad = 1;
   best = block_best(best, shares);
   if (is_bad != 0 || best.score == -INFINITY) {
-    if (threadIdx.x == 0) token_ids[blockIdx.x] = -1;
+    if (threadIdx.x == 0) token_ids[blockIdx.x] = is_bad != 0 ? kBadLogits : kNoTokenLeft;
     return;
   }
   if (row.temperature > 0.0f) {
@@ -187,7 +188,9 @@ __global__ void __launch_bounds__(kThreads, 2)
     best = filtered ? draw_filtered(row, {x, nullptr, size}, best) : draw_all(row, x, size, best);
     best = block_best(best, shares);
   }
-  if (threadIdx.x == 0) token_ids[blockIdx.x] = best.id;
+  if (threadIdx.x != 0) return;
+  token_ids[blockIdx.x] = best.id;
+  if (row.state >= 0) count_token(&states.counts[row.state * states.stride + best.id]);
 }
 
 // An id that is none, of a row that the host is about to give up on, becomes one that can be read.
@@ -210,10 +213,10 @@ cudaError_t take_drawn(const int32_t* drawn, const int32_t* drawn_from, int num_
 }
 
 cudaError_t sample(const float* logits, int64_t vocab_size, const SampleRow* rows, int num_rows,
-                   int32_t* token_ids, cudaStream_t stream) {
+                   const SampleStates& states, int32_t* token_ids, cudaStream_t stream) {
   if (num_rows == 0) return cudaSuccess;
   return launch_overlapped(sample_kernel, {static_cast<unsigned>(num_rows), kThreads}, stream,
-                           logits, vocab_size, rows, token_ids);
+                           logits, vocab_size, rows, states, token_ids);
 }
 
 }  // namespace slipstream::cuda

@@ -20,9 +20,9 @@ namespace slipstream::cuda {
 constexpr int kFilterBins = 2048;
 constexpr int kMostListed = 1024;
 
-// Logits in the order of unsigned integers.
+// Logits in the order of unsigned integers; the same for both zeros.
 __device__ __forceinline__ uint32_t ordered_key(float value) {
-  const uint32_t bits = __float_as_uint(value);
+  const uint32_t bits = __float_as_uint(value + 0.0f);
   return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
 }
 
