@@ -25,6 +25,14 @@ class Tokenizer;  // text/tokenizer.h
 
 using EventSink = std::function<void(std::span<const TokenEvent>)>;
 
+// What a forward pass multiplies, in floating-point operations; 0: nothing is computed.
+struct ModelFlops {
+  int64_t per_token = 0;                   // the matrices of all layers
+  int64_t per_logits = 0;                  // the LM head, for a token whose logits are wanted
+  int64_t per_position = 0;                // attention, for a token and a position that it sees
+  std::string layers_format, head_format;  // as `bench limits` names the rates of products
+};
+
 struct ModelInfo {
   std::string name;  // general.name, else the file's stem
   std::string family;
@@ -33,6 +41,7 @@ struct ModelInfo {
   std::string kv_format;           // "f16"
   int64_t bytes_per_token = 0;     // weight bytes one decoded token streams
   int64_t kv_bytes_per_token = 0;  // of one position, all layers
+  ModelFlops flops;
   int64_t vocab_size = 0;
   int64_t max_model_len = 0;
   std::string device;  // "cpu", "cuda"

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <condition_variable>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -14,10 +15,14 @@
 
 #include "base/clock.h"
 #include "base/strings.h"
+#include "base/thread_pool.h"
 #include "base/trace.h"
 #include "bench/decode.h"
 #include "bench/distribution.h"
 #include "bench/profile_table.h"
+#include "bench/serial_roof.h"
+#include "engine/engine_options.h"
+#include "ops/gemm_roof.h"
 #include "slipstream/engine.h"
 #include "slipstream/step_profile.h"
 
@@ -145,6 +150,31 @@ int64_t num_prompts_of(const EngineOptions& engine_options, const ThroughputOpti
   return options.num_prompts > 0 ? options.num_prompts : (engine_options.max_num_seqs * 3 + 1) / 2;
 }
 
+// Of the products of the model, when nothing else uses the device. Formats that cannot be made here
+// are left out.
+Result<std::map<std::string, double>> product_rates(const EngineOptions& options,
+                                                    const ModelInfo& model) {
+  SLIPSTREAM_ASSIGN_OR_RETURN(const Ops* const ops, find_device(options));
+  ThreadPool pool(model.num_threads);
+  std::map<std::string, double> rates;
+  for (const std::string& format : {model.flops.layers_format, model.flops.head_format}) {
+    if (format.empty() || rates.contains(format)) continue;
+    const Result<GemmRate> rate = measure_gemm(*ops, pool, format);
+    if (rate.ok()) rates[format] = rate.value().median_tflops;
+  }
+  return rates;
+}
+
+// The roof and the share of it that was reached.
+void add_roof(const ModelInfo& model, const Workload& work, const RoofRates& rates, Json& record) {
+  const double roof_tok_s = serial_roof_tok_s(model, work, rates);
+  if (roof_tok_s <= 0.0) return;
+  record["serial_roof"] = Json{{"output_tok_s", roof_tok_s},
+                               {"share", record["output_tok_s"].get<double>() / roof_tok_s},
+                               {"read_gb_s", rates.read_gb_s},
+                               {"gemm_tflops", rates.gemm_tflops}};
+}
+
 EngineOptions with_room(EngineOptions chosen, const ThroughputOptions& options) {
   chosen.enable_prefix_caching = false;
   if (chosen.max_model_len == 0) chosen.max_model_len = options.input_len + options.output_len;
@@ -195,11 +225,11 @@ Result<Json> bench_throughput(const EngineOptions& engine_options, const Through
   const EngineOptions chosen = with_room(engine_options, options);
   const int64_t num_prompts = num_prompts_of(chosen, options);
   EndCounter counter;
-  SLIPSTREAM_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
+  SLIPSTREAM_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
                               Engine::open(chosen, [&counter](std::span<const TokenEvent> events) {
                                 counter.record(events);
                               }));
-  const ModelInfo& model = engine->model();
+  const ModelInfo model = engine->model();
   RecordHead head;
   head.kind = "throughput";
   head.config = Json{{"max_num_seqs", chosen.max_num_seqs},
@@ -245,6 +275,13 @@ Result<Json> bench_throughput(const EngineOptions& engine_options, const Through
   summary["max_num_seqs"] = chosen.max_num_seqs;
   summary["kv_cache_dtype"] = model.kv_format;
   add_measured(runs, options, num_prompts, summary);
+  RoofRates rates;
+  rates.read_gb_s = engine->measure_read_gb_s();
+  engine.reset();  // products are measured where the model was
+  SLIPSTREAM_ASSIGN_OR_RETURN(rates.gemm_tflops, product_rates(chosen, model));
+  const Workload work{options.input_len, options.output_len,
+                      std::min<int64_t>(num_prompts, chosen.max_num_seqs)};
+  add_roof(model, work, rates, summary);
   SLIPSTREAM_RETURN_IF_ERROR(records.write(summary));
   return summary;
 }

@@ -56,11 +56,22 @@ std::string throughput_words(const Json& record) {
       record.contains("gpu_busy_fraction")
           ? str("; GPU busy ", fixed(100.0 * record["gpu_busy_fraction"].get<double>(), 1), " %")
           : "";
+  std::string roof;
+  if (record.contains("serial_roof")) {
+    const Json& serial = record["serial_roof"];
+    roof = str("; ", fixed(100.0 * serial["share"].get<double>(), 0), " % of the serial roof of ",
+               fixed(serial["output_tok_s"].get<double>(), 0), " (",
+               fixed(serial["read_gb_s"].get<double>(), 0), " GB/s");
+    for (const auto& [format, tflops] : serial["gemm_tflops"].items()) {
+      roof += str(", ", format, " ", fixed(tflops.get<double>(), 1), " TFLOP/s");
+    }
+    roof += ")";
+  }
   return str(label(record), record["num_prompts"].get<int64_t>(), " requests of ",
              record["input_len"].get<int64_t>(), " + ", record["output_len"].get<int64_t>(),
              " tokens, ", record["max_num_seqs"].get<int64_t>(), " at once: ", rate("output_tok_s"),
              " output tok/s, ", rate("total_tok_s"), " in all, ",
-             fixed(record["requests_s"].get<double>(), 2), " requests/s", busy);
+             fixed(record["requests_s"].get<double>(), 2), " requests/s", busy, roof);
 }
 
 class BenchModelCommand : public Command {

@@ -172,6 +172,23 @@ ModelInfo describe(const ModelDescription& model, const KVGroupSpec& group,
   return info;
 }
 
+ModelFlops model_flops(const DecoderSpec& spec, const DecoderWeights& weights) {
+  ModelFlops flops;
+  for (size_t i = 0; i < weights.layers.size(); ++i) {
+    const LayerWeights& layer = weights.layers[i];
+    for (const Weight* weight :
+         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+      flops.per_token += 2 * weight->rows * weight->cols;
+    }
+    const AttentionSpec& attention = spec.layers[i].attention;
+    flops.per_position += int64_t{4} * attention.num_heads * attention.head_dim;
+  }
+  flops.per_logits = 2 * weights.lm_head.rows * weights.lm_head.cols;
+  if (!weights.layers.empty()) flops.layers_format = gemm_format(weights.layers.front().down);
+  flops.head_format = gemm_format(weights.lm_head);
+  return flops;
+}
+
 void log_plan(const ModelInfo& info, const RunnerLimits& limits, const EngineOptions& options,
               int64_t kv_bytes) {
   log_info("engine", "device=", info.device, " isa=", info.kernels, " threads=", info.num_threads,
@@ -320,6 +337,7 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
   info_.num_parameters = state_->weights.num_parameters;
   info_.weights_format = resolved.dummy_weights ? "dummy" : state_->weights.format;
   info_.bytes_per_token = state_->weights.bytes_per_token;
+  info_.flops = model_flops(part.spec, state_->weights);
   if (ops.replay != nullptr && options.executor != "eager") {
     executors_.push_back(make_graph_executor(
         *state_,

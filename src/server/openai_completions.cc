@@ -100,6 +100,8 @@ ApiResult<PreparedCall> prepare_completion(const Json& body, const FrontEnd& fro
   PreparedCall call;
   call.spec = std::move(parsed->spec);
   call.spec.id = new_api_id("cmpl-");
+  // Without a tokenizer there is no text: ids are the answer.
+  if (front_end.prompt.tokenizer == nullptr) call.spec.return_token_ids = true;
   if (auto error = make_completion_prompts(*parsed->prompt, front_end.prompt, call.spec)) {
     return *error;
   }

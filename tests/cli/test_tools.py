@@ -87,6 +87,9 @@ def test_bench_throughput_records_rates_and_host_time(slipstream, stories):
     assert record["output_tok_s"] == pytest.approx(6 * 20 / record["seconds"])
     assert 0 < record["cpu_us_per_step"]["p50"] <= record["cpu_us_per_step"]["p99"]
     assert "gpu_busy_fraction" not in record
+    roof = record["serial_roof"]
+    assert roof["share"] == pytest.approx(record["output_tok_s"] / roof["output_tok_s"])
+    assert 0 < roof["share"] < 1 and all(rate > 0 for rate in roof["gemm_tflops"].values())
     assert record["model"]["bytes_per_token"] > 100_000
 
 

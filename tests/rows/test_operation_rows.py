@@ -284,6 +284,17 @@ def ask(port, method, path, body=None):
         connection.close()
 
 
+def test_without_a_tokenizer_every_token_comes_as_an_id_when_it_is_made(start):
+    server = start("-t", "1", "--skip-tokenizer-init")
+    body = {"prompt": [1, 5, 9], "max_tokens": 12, "temperature": 0, "ignore_eos": True}
+    with Client(server) as client:
+        whole = client.post(COMPLETIONS, body)
+        chunks = [event for event in client.events(COMPLETIONS, body) if event != "[DONE]"]
+    ids = [event["choices"][0]["token_ids"] for event in chunks]
+    assert all(len(each) == 1 for each in ids) and len(ids) == 12
+    assert [each[0] for each in ids] == json.loads(whole.body)["choices"][0]["token_ids"]
+
+
 @pytest.mark.parametrize("ends", [False, True], ids=["served", "ended"])
 def test_R14_while_the_model_loads_requests_are_told_to_come_again(tmp_path, ends):
     process, port = loading_server(tmp_path)
