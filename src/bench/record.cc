@@ -78,7 +78,8 @@ Json begin_record(const RecordHead& head) {
                            {"params", head.model->num_parameters},
                            {"weights", head.model->weights_format},
                            {"kv", head.model->kv_format},
-                           {"bytes_per_token", head.bytes_per_token}};
+                           {"bytes_per_token", head.bytes_per_token},
+                           {"kv_bytes_per_token", head.model->kv_bytes_per_token}};
     record["device"] = head.model->device;
     record["executor"] = head.model->executor;
     record["kernels"] = head.model->kernels;

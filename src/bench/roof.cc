@@ -6,6 +6,7 @@
 
 #include "base/strings.h"
 #include "base/thread_pool.h"
+#include "engine/engine_options.h"
 #include "ops/gemm_roof.h"
 
 namespace slipstream {
@@ -44,6 +45,19 @@ Result<double> measure_gemm_tflops(const RoofOptions& options, const SourceMatri
   SLIPSTREAM_ASSIGN_OR_RETURN(const GemmRate rate,
                               measure_gemm(*ops, pool, large, DType::kBF16, gemm.num_tokens));
   return rate.best_tflops;
+}
+
+Result<std::map<std::string, double>> measure_products(const EngineOptions& options,
+                                                       const ModelInfo& model) {
+  SLIPSTREAM_ASSIGN_OR_RETURN(const Ops* const ops, find_device(options));
+  ThreadPool pool(model.num_threads);
+  std::map<std::string, double> rates;
+  for (const std::string& format : {model.flops.layers_format, model.flops.head_format}) {
+    if (format.empty() || rates.contains(format)) continue;
+    const Result<GemmRate> rate = measure_gemm(*ops, pool, format);
+    if (rate.ok()) rates[format] = rate.value().median_tflops;
+  }
+  return rates;
 }
 
 }  // namespace slipstream

@@ -1,13 +1,15 @@
-// What the CPU can multiply at most, measured with the backend's own code. Uses the ops layer
+// What a machine can multiply at most, measured with the backend's own code. Uses the ops layer
 // directly; no engine is involved.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 
 #include "base/status.h"
 #include "ops/ops.h"
 #include "quant/format.h"
+#include "slipstream/engine.h"
 
 namespace slipstream {
 
@@ -28,5 +30,10 @@ struct GemmOptions {
 // those of `source`; the best of several passes.
 Result<double> measure_gemm_tflops(const RoofOptions& options, const SourceMatrix& source,
                                    const GemmOptions& gemm);
+
+// Floating-point operations per second / 1e12 by format, of large products in those that the model
+// has, on its device. For when no engine uses it. Formats that cannot be made here are left out.
+Result<std::map<std::string, double>> measure_products(const EngineOptions& options,
+                                                       const ModelInfo& model);
 
 }  // namespace slipstream

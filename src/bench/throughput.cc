@@ -4,7 +4,6 @@
 #include <cmath>
 #include <condition_variable>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -15,14 +14,12 @@
 
 #include "base/clock.h"
 #include "base/strings.h"
-#include "base/thread_pool.h"
 #include "base/trace.h"
 #include "bench/decode.h"
 #include "bench/distribution.h"
 #include "bench/profile_table.h"
+#include "bench/roof.h"
 #include "bench/serial_roof.h"
-#include "engine/engine_options.h"
-#include "ops/gemm_roof.h"
 #include "slipstream/engine.h"
 #include "slipstream/step_profile.h"
 
@@ -150,21 +147,6 @@ int64_t num_prompts_of(const EngineOptions& engine_options, const ThroughputOpti
   return options.num_prompts > 0 ? options.num_prompts : (engine_options.max_num_seqs * 3 + 1) / 2;
 }
 
-// Of the products of the model, when nothing else uses the device. Formats that cannot be made here
-// are left out.
-Result<std::map<std::string, double>> product_rates(const EngineOptions& options,
-                                                    const ModelInfo& model) {
-  SLIPSTREAM_ASSIGN_OR_RETURN(const Ops* const ops, find_device(options));
-  ThreadPool pool(model.num_threads);
-  std::map<std::string, double> rates;
-  for (const std::string& format : {model.flops.layers_format, model.flops.head_format}) {
-    if (format.empty() || rates.contains(format)) continue;
-    const Result<GemmRate> rate = measure_gemm(*ops, pool, format);
-    if (rate.ok()) rates[format] = rate.value().median_tflops;
-  }
-  return rates;
-}
-
 // The roof and the share of it that was reached.
 void add_roof(const ModelInfo& model, const Workload& work, const RoofRates& rates, Json& record) {
   const double roof_tok_s = serial_roof_tok_s(model, work, rates);
@@ -278,7 +260,7 @@ Result<Json> bench_throughput(const EngineOptions& engine_options, const Through
   RoofRates rates;
   rates.read_gb_s = engine->measure_read_gb_s();
   engine.reset();  // products are measured where the model was
-  SLIPSTREAM_ASSIGN_OR_RETURN(rates.gemm_tflops, product_rates(chosen, model));
+  SLIPSTREAM_ASSIGN_OR_RETURN(rates.gemm_tflops, measure_products(chosen, model));
   const Workload work{options.input_len, options.output_len,
                       std::min<int64_t>(num_prompts, chosen.max_num_seqs)};
   add_roof(model, work, rates, summary);
