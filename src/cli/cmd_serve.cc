@@ -151,8 +151,10 @@ void ServeCommand::print_ready_line(const Server& server, const std::string& mod
 // What was chosen, for whoever reads the start of a log.
 void print_plan(const ModelInfo& model, const EngineOptions& options, double read_gb_s) {
   const auto kv_bytes = static_cast<uint64_t>(model.kv_bytes_per_token);
+  // A GPU computes with bf16 or FP8, whatever the files store.
+  const std::string kept = model.gpu.empty() ? "" : str(" kept as ", model.flops.layers_format);
   write_stderr(str("slipstream serve: ", model.name, " (", model.family, ", ", model.weights_format,
-                   " weights), ", model.device, " with ", model.kernels, ", executor ",
+                   " weights", kept, "), ", model.device, " with ", model.kernels, ", executor ",
                    model.executor, "; at most ", model.max_model_len, " tokens a sequence, ",
                    options.max_num_seqs, " sequences at once, ", options.max_queued_requests,
                    " waiting; KV cache ", model.kv_format, ", ", human_bytes(kv_bytes),

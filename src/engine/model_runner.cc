@@ -402,7 +402,24 @@ void ModelRunner::finish_profile() {
   }
 }
 
+// Blocks that a step is the first to write to hold what freed sequences left: none of it may count.
+void ModelRunner::poison_new_blocks(const ForwardBatch& batch) {
+  const int32_t block_size = limits_.block_size;
+  for (int seq = 0; seq < batch.num_seqs(); ++seq) {
+    const auto s = static_cast<size_t>(seq);
+    const int32_t end = batch.seq_lens[s];
+    const int32_t begin = end - (batch.cu_seqlens_q[s + 1] - batch.cu_seqlens_q[s]);
+    const auto table = static_cast<size_t>(seq * batch.block_table_stride);
+    for (int32_t idx = div_up(begin, block_size); idx * block_size < end; ++idx) {
+      state_->kv.poison(batch.block_table[table + static_cast<size_t>(idx)]);
+    }
+  }
+}
+
 TensorView ModelRunner::forward(const ForwardBatch& batch) {
+#ifndef NDEBUG
+  if (state_ != nullptr) poison_new_blocks(batch);
+#endif
   for (const std::unique_ptr<Executor>& executor : executors_) {
     if (executor->can_run(batch)) return logits_ = executor->forward(batch);
   }

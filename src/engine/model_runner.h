@@ -73,6 +73,7 @@ class ModelRunner {
   const std::vector<int32_t>& eos_token_ids() const { return eos_token_ids_; }
 
  private:
+  void poison_new_blocks(const ForwardBatch& batch);
   ModelRunner() = default;
   Status load_state(const EngineOptions& options, const ResolvedOptions& resolved,
                     const ModelDescription& model, DevicePart part);

@@ -38,7 +38,7 @@ Result<KVCache> KVCache::create(const KVGroupSpec& spec, int64_t num_blocks,
                             layers.size() * *layer_bytes,
                             " could be reserved: lower kv_cache_bytes or max_model_len"));
   }
-  return KVCache(spec, num_blocks, std::move(layers));
+  return KVCache(spec, num_blocks, memory, std::move(layers));
 }
 
 KVLayerView KVCache::layer(int layer_idx) const {
@@ -53,6 +53,16 @@ KVLayerView KVCache::layer(int layer_idx) const {
   view.head_dim = spec_.head_dim;
   view.block_size = spec_.block_size;
   return view;
+}
+
+void KVCache::poison(int32_t block) {
+  constexpr int kNan = 0xFF;  // in every byte: a NaN of f32, f16, bf16 and E4M3
+  for (const Buffer& buffer : layers_) {
+    const size_t page_bytes = buffer.bytes() / 2 / static_cast<size_t>(num_blocks_);
+    for (char* pages : {buffer.as<char>(), buffer.as<char>() + buffer.bytes() / 2}) {
+      memory_->fill(pages + static_cast<size_t>(block) * page_bytes, kNan, page_bytes);
+    }
+  }
 }
 
 }  // namespace slipstream

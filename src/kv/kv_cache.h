@@ -33,15 +33,20 @@ class KVCache {
                                 const DeviceMemory& memory = host_memory());
 
   KVLayerView layer(int layer_idx) const;
+  // Makes every value of a block not a number, in all layers: what is read before it is written
+  // shows.
+  void poison(int32_t block);
   const KVGroupSpec& spec() const { return spec_; }
   int64_t num_blocks() const { return num_blocks_; }
   int64_t bytes() const { return num_blocks_ * spec_.block_bytes(); }
 
  private:
-  KVCache(const KVGroupSpec& spec, int64_t num_blocks, std::vector<Buffer> layers)
-      : spec_(spec), num_blocks_(num_blocks), layers_(std::move(layers)) {}
+  KVCache(const KVGroupSpec& spec, int64_t num_blocks, const DeviceMemory& memory,
+          std::vector<Buffer> layers)
+      : spec_(spec), num_blocks_(num_blocks), memory_(&memory), layers_(std::move(layers)) {}
   KVGroupSpec spec_;
   int64_t num_blocks_ = 0;
+  const DeviceMemory* memory_;
   std::vector<Buffer> layers_;  // per layer: K pages, then V pages
 };
 
