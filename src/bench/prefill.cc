@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "base/random.h"
+#include "base/strings.h"
 #include "bench/decode.h"
 #include "bench/distribution.h"
 #include "bench/roof.h"
@@ -87,8 +88,27 @@ Result<PrefillWork> read_dummy_work(const EngineOptions& engine_options, int num
   return work;
 }
 
-Result<PrefillWork> read_work(const EngineOptions& engine_options, int num_threads,
+// A GPU multiplies what it has made of the files, not their formats.
+Result<PrefillWork> device_work(const EngineOptions& engine_options, const ModelInfo& model,
+                                int64_t num_tokens) {
+  const auto tokens = static_cast<double>(num_tokens);
+  const double pairs = tokens * (tokens + 1.0) / 2.0;  // causal
+  PrefillWork work;
+  work.flops = tokens * static_cast<double>(model.flops.per_token) +
+               pairs * static_cast<double>(model.flops.per_position) +
+               static_cast<double>(model.flops.per_logits);
+  work.format = model.flops.layers_format;
+  SLIPSTREAM_ASSIGN_OR_RETURN(const auto rates, measure_products(engine_options, model));
+  const auto found = rates.find(work.format);
+  if (found == rates.end()) return failed(str("the rate of ", work.format, " is not measured"));
+  work.gemm_tflops = found->second;
+  return work;
+}
+
+Result<PrefillWork> read_work(const EngineOptions& engine_options, const ModelInfo& info,
                               int64_t num_tokens) {
+  const int num_threads = info.num_threads;
+  if (!info.gpu.empty()) return device_work(engine_options, info, num_tokens);
   if (engine_options.load_format == "dummy") {
     return read_dummy_work(engine_options, num_threads, num_tokens);
   }
@@ -159,7 +179,7 @@ Result<Json> bench_prefill(EngineClient& client, const EngineOptions& engine_opt
 
   SLIPSTREAM_RETURN_IF_ERROR(run_repeat(client, options, options.repeats).status());  // warms up
   SLIPSTREAM_ASSIGN_OR_RETURN(const PrefillWork work,
-                              read_work(engine_options, model.num_threads, options.input_len));
+                              read_work(engine_options, model, options.input_len));
   Json summary = begin_record(head);
   std::vector<double> all;
   for (int repeat_idx = 0; repeat_idx < options.repeats; ++repeat_idx) {
