@@ -29,13 +29,13 @@ int64_t longest_step_ns(const ServerContext& context, const EngineStats& stats) 
   return kLeastNs + static_cast<int64_t>(kSlack * bytes / context.read_gb_s);  // GB/s: bytes a ns
 }
 
+}  // namespace
+
 bool is_step_stuck(const ServerContext& context, int64_t now_ns) {
   const EngineStats stats = context.bridge->engine().stats();
   return stats.step_started_ns != 0 &&
          now_ns - stats.step_started_ns > longest_step_ns(context, stats);
 }
-
-}  // namespace
 
 std::optional<ApiError> not_ready_reason(ServerContext& context, int64_t now_ns) {
   if (context.draining) return service_unavailable("the server is shutting down", kRetryS);

@@ -16,6 +16,9 @@ namespace slipstream {
 // Why the server should get no traffic now; none: it is ready.
 std::optional<ApiError> not_ready_reason(ServerContext& context, int64_t now_ns);
 
+// Whether the step that runs has taken so long that it will not end by itself.
+bool is_step_stuck(const ServerContext& context, int64_t now_ns);
+
 // `version` as /version shows it: "0.1.0".
 std::vector<Route> probe_routes(ServerContext& context, std::string version);
 

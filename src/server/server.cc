@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <exception>
 #include <optional>
 #include <random>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/sha256.h"
 #include "base/strings.h"
@@ -32,6 +34,8 @@ namespace {
 constexpr int64_t kLastBytesMs = 1'000;  // for the terminal events of a shutdown to leave
 constexpr int64_t kDrainPollMs = 10;
 constexpr int64_t kMemoryPollMs = 200;
+constexpr int64_t kStepPollMs = 1'000;
+constexpr int kMostStuckPolls = 4;  // an operator's probe has seen it by then
 
 class WiredServer final : public Server {
  public:
@@ -58,6 +62,8 @@ class WiredServer final : public Server {
   void add_routes();
   void take_engine(std::unique_ptr<Engine> engine, double read_gb_s);
   void watch_memory();
+  void watch_steps();
+  [[noreturn]] void exit_without_engine();
   void on_signal();
   void wait_until_drained();
   void end_everything();
@@ -80,6 +86,8 @@ class WiredServer final : public Server {
   int num_signals_ = 0;
   int exit_code_ = 0;
   bool stopped_ = false;  // a model that comes now comes too late
+  int num_stuck_polls_ = 0;
+  bool engine_is_stuck_ = false;
 };
 
 // Calls learn that their clients are lost while there is an engine to cancel them in; then nobody
@@ -242,10 +250,32 @@ void WiredServer::watch_memory() {
   context_.memory_is_low = memory_.update();
 }
 
+// A step that never ends, of a device that hangs as a rule, holds every request: they are told, and
+// the process ends, so that whoever supervises it starts another.
+void WiredServer::watch_steps() {
+  http_->after_ms(kStepPollMs, [this] { watch_steps(); });
+  const bool is_stuck = engine_ != nullptr && is_step_stuck(context_, steady_now_ns());
+  num_stuck_polls_ = is_stuck ? num_stuck_polls_ + 1 : 0;
+  if (num_stuck_polls_ != kMostStuckPolls) return;
+  log_error("serve", "the engine is stuck in a step, the server ends");
+  engine_is_stuck_ = true;
+  exit_code_ = 1;
+  end_everything();
+}
+
+// The engine's thread will never be there to be joined.
+void WiredServer::exit_without_engine() {
+  http_->close_connections();
+  ledger_.reset();
+  access_log_.reset();
+  std::_Exit(exit_code_);
+}
+
 int WiredServer::run() {
   http_->watch_signals([this] { on_signal(); });
   const CrashNotice notice([this] { fail(); });
   watch_memory();
+  watch_steps();
   try {
     http_->run();
   } catch (const std::exception& error) {
@@ -256,6 +286,7 @@ int WiredServer::run() {
     http_->run();
   }
   stopped_ = true;
+  if (engine_is_stuck_) exit_without_engine();
   return exit_code_;
 }
 

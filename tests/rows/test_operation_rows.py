@@ -138,15 +138,18 @@ def test_R5_a_pause_of_a_minute(slow):
         assert Stream(events).finish == "length"
 
 
-def test_R6_a_step_that_does_not_end_ends_readiness_and_liveness(start):
+def test_R6_a_step_that_does_not_end_ends_readiness_and_liveness_and_then_the_server(start):
     server = start(*FAKE, "60000000")
     with Client(server) as client, Client(server) as probe:
         begin = time.monotonic()
-        client.send("POST", COMPLETIONS, {"prompt": "Once", "max_tokens": 5})
+        waiting = client.send("POST", COMPLETIONS, {"prompt": "Once", "max_tokens": 5})
         for path in ("/readyz", "/livez"):
             wait_until(lambda path=path: probe.ask("GET", path).status == 503, f"{path} ends")
         assert 4 < time.monotonic() - begin < 8
-    server.kill()
+        answer = waiting.answer("POST")
+        assert answer.status == 503 and json.loads(answer.body)["error"]["message"]
+    assert server.process.wait(WAIT_S) == 1
+    assert 7 < time.monotonic() - begin < 30
 
 
 def serves(start, *flags):
