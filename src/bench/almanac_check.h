@@ -74,6 +74,8 @@ class FileCheck {
   std::vector<std::string> names_of(const std::string& kind) const;
   // The engine behind the name of an engine or of a configuration.
   std::optional<Json> engine_behind(const std::string& name) const;
+  // Those of a configuration are a part of its engine's.
+  std::vector<std::string> devices_of(const std::string& name, const Json& engine) const;
   static std::string element(const std::string& key, size_t idx) { return str(key, "[", idx, "]"); }
 
   ConfigChecker checker_;

@@ -144,6 +144,12 @@ void FileCheck::check_extra_flags(const Json& engine) {
   }
 }
 
+std::vector<std::string> FileCheck::devices_of(const std::string& name, const Json& engine) const {
+  const std::optional<Json> configuration = find("configuration", name);
+  const bool is_narrower = configuration && configuration->contains("devices");
+  return C::texts(is_narrower ? *configuration : engine, "devices");
+}
+
 void FileCheck::check_campaign() {
   checker_.check_table(value_, "", kCampaignRules);
   check_range(value_, "", "repeats", 1, 1'000);
@@ -167,7 +173,7 @@ void FileCheck::check_campaign() {
       checker_.report(path, str("unknown engine or configuration ", quote(configurations[idx]),
                                 "; known: ", list_text(known)));
     } else if (contains(almanac_devices(), device) &&
-               !contains(C::texts(*engine, "devices"), device)) {
+               !contains(devices_of(configurations[idx], *engine), device)) {
       checker_.report(path, str(quote(configurations[idx]), " does not run on ", device,
                                 "; remove it or change device"));
     }

@@ -4,6 +4,7 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -64,6 +65,7 @@ class Source {
     wrong_value(path, column_type_text(find_point_column(column)->type));
   }
   void wrong_value(const std::string& path, const std::string& expected) {
+    if (!reported_.insert(path).second) return;
     wrong_ += str(wrong_.empty() ? "" : ", ", path, " (", expected, " is expected)");
   }
   Status status() const {
@@ -85,6 +87,7 @@ class Source {
   const Json& overrides_;
   Json point_;
   std::string missing_, wrong_;
+  std::set<std::string> reported_;  // each once, whatever asks for it
 };
 
 std::string short_digest(const Json& value) {
