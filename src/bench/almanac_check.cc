@@ -220,10 +220,11 @@ void FileCheck::check_command() {
   std::string all;
   for (size_t idx = 0; idx < command.size(); ++idx) {
     all += command[idx] + " ";
-    const size_t open = command[idx].find('{');
-    if (open == std::string::npos) continue;
-    const std::string place = command[idx].substr(open, command[idx].find('}', open) - open + 1);
-    if (place != "{model}" && place != "{host}" && place != "{port}") {
+    for (size_t open = command[idx].find('{'); open != std::string::npos;
+         open = command[idx].find('{', open + 1)) {
+      const size_t close = std::min(command[idx].find('}', open), command[idx].size() - 1);
+      const std::string place = command[idx].substr(open, close - open + 1);
+      if (place == "{model}" || place == "{host}" || place == "{port}") continue;
       checker_.report(element("command", idx), str(quote(place),
                                                    " is unknown; command may hold"
                                                    " {model}, {host} and {port}"));

@@ -127,6 +127,7 @@ TEST(AlmanacConfig, AnEngineIsSaidWhatIsWrongWithIt) {
        {"[\"cuda\"]", "[]", "new.toml:4: 'devices' is empty"},
        {"\"{model}\", ", "", "new.toml:7: command lacks {model}"},
        {"{port}", "{prot}", "new.toml:7: '{prot}' is unknown"},
+       {"{port}", "{port}{", "new.toml:7: '{' is unknown"},
        {"\"/health\"", "\"health\"", "new.toml:8: health_route 'health' must begin with '/'"},
        {"seed =", "sede =", "new.toml:12: unknown setting 'sede'"},
        {"[\"--seed\", \"{value}\"]", "[\"--seed\"]", "new.toml:12: 'seed' takes a value"},

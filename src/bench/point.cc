@@ -142,9 +142,9 @@ const char* column_type_text(ColumnType type) {
     case ColumnType::kText:
       return "a text";
     case ColumnType::kInteger:
-      return "a whole number";
+      return "a whole number from 0";
     case ColumnType::kNumber:
-      return "a number";
+      return "a number from 0";
     case ColumnType::kJson:
       return "an object";
   }
@@ -159,9 +159,9 @@ bool fits_column(const Json& value, const PointColumn& column) {
     case ColumnType::kText:
       return value.is_string();
     case ColumnType::kInteger:
-      return is_whole(value);
+      return is_whole(value) && value.get<double>() >= 0.0;
     case ColumnType::kNumber:
-      return value.is_number() && std::isfinite(value.get<double>());
+      return value.is_number() && std::isfinite(value.get<double>()) && value.get<double>() >= 0.0;
     case ColumnType::kJson:
       return value.is_object();
   }

@@ -37,7 +37,7 @@ struct PointColumn {
 std::span<const PointColumn> point_columns();
 const PointColumn* find_point_column(std::string_view name);  // null: there is none
 
-// "a text", "a whole number", ...
+// "a text", "a whole number from 0", ...
 const char* column_type_text(ColumnType type);
 // Whether a value may stand in a column; null may in an optional one.
 bool fits_column(const Json& value, const PointColumn& column);

@@ -161,9 +161,21 @@ void put_latencies(const Json& record, Source& source) {
   }
 }
 
+// Who served. A client that was told nothing of the server knows only itself.
+void put_engine(bool is_client_alone, Source& source) {
+  const std::string prefix = is_client_alone ? "server." : "";
+  source.required("engine", prefix + "engine");
+  source.required("engine_version", prefix + "engine_version");
+  source.optional("git_commit", prefix + "git_commit");
+  if (!is_client_alone) return;
+  if (!source.has("git_commit")) source.put("git_commit", "");
+  source.put("client", "slipstream bench serve");
+  source.optional("client_version", "engine_version");
+}
+
 void put_bench_record(const Json& record, const std::string& kind, Source& source) {
-  for (const char* column :
-       {"engine", "engine_version", "started_at", "requests_s", "output_tok_s"}) {
+  put_engine(kind == "serve" && find_path(record, "model") == nullptr, source);
+  for (const char* column : {"started_at", "requests_s", "output_tok_s"}) {
     source.required(column, column);
   }
   if (kind == "serve") {
@@ -262,6 +274,8 @@ void put_older_gpu(const Json& record, Source& source) {
 }
 
 std::string iso_time(double unix_s) {
+  constexpr double kYear9999 = 253'402'300'799.0;
+  if (!(unix_s >= 0.0 && unix_s <= kYear9999)) return "";
   const auto seconds = static_cast<std::time_t>(unix_s);
   std::tm utc{};
   if (::gmtime_r(&seconds, &utc) == nullptr) return "";

@@ -160,18 +160,22 @@ TEST(PointImport, WhatARecordLacksIsNamedAndMayBeGiven) {
   record["host"]["gpus"] = Json::array();
   record["requests"] = "many";
   const std::string problem = problem_of(record);
-  for (const char* text : {"model.name (--set model=VALUE)", "model.weights", "ttft_ms",
-                           "device (--set gpu=VALUE)", "requests (a whole number is expected)"}) {
+  for (const char* text :
+       {"model.name (--set model=VALUE)", "model.weights", "ttft_ms", "device (--set gpu=VALUE)",
+        "server.engine (--set engine=VALUE)", "requests (a whole number from 0 is expected)"}) {
     EXPECT_NE(problem.find(text), std::string::npos) << problem;
   }
   record = serve_record();
   record.erase("model");
   ImportOptions options{.campaign = "c"};
-  for (const char* text : {"model=m", "weights=bf16", "engine=vllm", "tokens_in=64"}) {
+  for (const char* text :
+       {"model=m", "weights=bf16", "engine=vllm", "engine_version=0.10", "tokens_in=64"}) {
     ASSERT_TRUE(add_override(text, options.overrides).ok());
   }
   const Json point = point_of(record, options);
   EXPECT_EQ(point.at("engine"), "vllm");
+  EXPECT_EQ(point.at("git_commit"), "");  // the client's is not the server's
+  EXPECT_EQ(point.at("client_version"), "0.1.0");
   EXPECT_EQ(point.at("tokens_in"), 64);
   for (const char* text : {"model", "speed=3", "tokens_in=x", "tokens_in=1.5", "record={}"}) {
     EXPECT_FALSE(add_override(text, options.overrides).ok()) << text;
@@ -184,6 +188,8 @@ TEST(PointImport, WhatARecordLacksIsNamedAndMayBeGiven) {
   record = serve_record();
   record["arrival"] = "closed";
   EXPECT_NE(problem_of(record).find("arrival"), std::string::npos);
+  record["errors"] = -1;
+  EXPECT_NE(problem_of(record).find("errors"), std::string::npos);
   record["schema"] = 2;
   EXPECT_NE(problem_of(record).find("newer"), std::string::npos);
 }

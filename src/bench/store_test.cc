@@ -199,8 +199,9 @@ TEST(Point, EveryMissingAndWrongColumnIsNamed) {
   point["speed"] = 3;
   const auto complete = complete_point(point);
   ASSERT_FALSE(complete.ok());
-  for (const char* text : {"missing columns: model", "tokens_in (a whole number is expected)",
-                           "ttft_ms_p50 (a number is expected)", "unknown columns: 'speed'"}) {
+  for (const char* text :
+       {"missing columns: model", "tokens_in (a whole number from 0 is expected)",
+        "ttft_ms_p50 (a number from 0 is expected)", "unknown columns: 'speed'"}) {
     expect_one_line(complete.status(), text);
   }
 }

@@ -80,12 +80,13 @@ def test_bad_rows_are_named_and_cost_no_good_one(slipstream, store, tmp_path):
     assert done.code == 1
     assert done.out == "1 stored, 0 already there, 0 skipped (no points), 3 refused\n"
     lines = done.err.splitlines()
-    assert lines[0] == (f"{path}:1: columns of the wrong type: requests (a whole number is"
-                        " expected)")
-    assert lines[1].startswith(f"{path}:3: missing columns: model.name (--set model=VALUE)")
+    assert lines[0] == (f"{path}:1: columns of the wrong type: requests (a whole number from 0"
+                        " is expected)")
+    assert lines[1].startswith(f"{path}:3: missing columns: server.engine (--set engine=VALUE), ")
     assert lines[2].startswith(f"{path}:4: ") and "the file ends within this line" in lines[2]
     given = slipstream.run("almanac", "import", write(path, record(model=None, repeat=3)), "--store",
-                           store, "--set", "model=m", "--set", "weights=bf16")
+                           store, "--set", "model=m", "--set", "weights=bf16", "--set",
+                           "engine=vllm", "--set", "engine_version=0.10.1")
     assert given.code == 0 and given.out.startswith("1 stored")
 
 
