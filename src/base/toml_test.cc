@@ -20,6 +20,18 @@ TEST(Toml, BecomesJsonOfTheSameTypes) {
                                   {"whole", 3}}));
 }
 
+TEST(Toml, EveryKeyAndElementHasItsLine) {
+  const Result<TomlDocument> parsed = parse_toml_with_lines(
+      "a = 1\n[t.u]\nb = ['x',\n 'y']\n[[rows]]\nn = 1\n[[rows]]\nn = 2\n", "t.toml");
+  ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+  const std::map<std::string, int>& lines = parsed->lines;
+  EXPECT_EQ(lines.at("a"), 1);
+  EXPECT_EQ(lines.at("t.u.b"), 3);
+  EXPECT_EQ(lines.at("t.u.b[1]"), 4);
+  EXPECT_EQ(lines.at("rows[0].n"), 6);
+  EXPECT_EQ(lines.at("rows[1].n"), 8);
+}
+
 TEST(Toml, ErrorNamesFileAndLine) {
   const Result<Json> parsed = parse_toml("a = 1\nb = \n", "t.toml");
   ASSERT_FALSE(parsed.ok());

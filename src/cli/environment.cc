@@ -24,6 +24,11 @@ std::string default_usage_db() {
   return home.empty() ? "" : home + "/usage.db";
 }
 
+std::string default_almanac_store() {
+  const std::string home = cache_home();
+  return home.empty() ? "" : home + "/almanac.db";
+}
+
 std::optional<std::string> log_level_from_environment() { return variable("SLIPSTREAM_LOG"); }
 
 }  // namespace slipstream

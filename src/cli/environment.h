@@ -10,6 +10,8 @@ namespace slipstream {
 std::string cache_home();
 // Where `serve` counts tokens and `usage` reads them; empty like cache_home().
 std::string default_usage_db();
+// Where `almanac` keeps its points; empty like cache_home().
+std::string default_almanac_store();
 // $SLIPSTREAM_LOG: a log level; none when unset or empty.
 std::optional<std::string> log_level_from_environment();
 

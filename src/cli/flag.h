@@ -36,6 +36,7 @@ struct Positional {
   std::string help;
   bool required = false;
   std::function<Status(const std::string& value)> set;
+  bool repeats = false;
 };
 
 Flag switch_flag(FlagText text, std::function<void()> store);

@@ -62,8 +62,17 @@ void add_positional(ParsedCommand& parsed, Positional positional) {
   CLI::Option* option = parsed.app->add_option(
       positional.name, [](const CLI::results_t&) { return true; }, positional.help);
   option->type_size(1)->expected(1)->required(positional.required);
+  if (positional.repeats) {
+    option->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args();
+  }
   parsed.positionals.push_back(std::move(positional));
   parsed.positional_options.push_back(option);
+}
+
+std::string group_summary(const std::string& group) {
+  if (group == "bench") return "measures speed on this machine";
+  if (group == "almanac") return "speeds of engines, models and machines: stored, shown, exported";
+  return "tests this machine's results";
 }
 
 // "bench decode" becomes the subcommand `decode` of the subcommand `bench`.
@@ -74,8 +83,7 @@ CLI::App* add_app(CLI::App& root, const Command& command,
   if (words.size() == 2) {
     CLI::App*& group = groups[words[0]];
     if (group == nullptr) {
-      group = root.add_subcommand(words[0], words[0] == "bench" ? "measures speed on this machine"
-                                                                : "tests this machine's results");
+      group = root.add_subcommand(words[0], group_summary(words[0]));
       group->require_subcommand(1);
     }
     parent = group;

@@ -15,7 +15,7 @@ def test_version_names_version_and_commit(slipstream):
 def test_help_lists_commands_and_flags_with_their_defaults(slipstream):
     text = slipstream.run("--help").out
     for command in ("pull", "run", "chat", "inspect", "tokenize", "detokenize", "render",
-                    "perplexity", "bench", "check", "version"):
+                    "perplexity", "bench", "almanac", "check", "version"):
         assert f"\n  {command} " in text
     text = slipstream.run("run", "--help").out
     for flag in ("--model", "--threads", "--max-tokens", "--temperature", "--stop", "--ignore-eos",
