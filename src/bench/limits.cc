@@ -34,8 +34,6 @@ struct Limits {
   std::optional<double> graph_node_us;
 };
 
-bool on_gpu(const Ops& ops) { return ops.memory != &host_memory(); }
-
 // The median time of a call, in us.
 template <typename Call>
 double median_us(const Call& call) {
@@ -121,8 +119,8 @@ Result<Limits> measure(const Ops& ops, ThreadPool& pool, int64_t bytes) {
   SLIPSTREAM_ASSIGN_OR_RETURN(Limits limits, measure_memory(ops, pool, bytes));
   // On the CPU floating-point products, and integer ones of blocks of two sizes.
   const std::vector<std::string> formats =
-      on_gpu(ops) ? std::vector<std::string>{dtype_name(DType::kBF16), dtype_name(DType::kF8E4M3)}
-                  : std::vector<std::string>{"F16", "Q8_0", "Q4_1"};
+      on_host(ops) ? std::vector<std::string>{"F16", "Q8_0", "Q4_1"}
+                   : std::vector<std::string>{dtype_name(DType::kBF16), dtype_name(DType::kF8E4M3)};
   for (const std::string& format : formats) {
     SLIPSTREAM_ASSIGN_OR_RETURN(const GemmRate rate, measure_gemm(ops, pool, format));
     limits.gemm_tflops[format] = rate.median_tflops;
@@ -172,8 +170,8 @@ Result<Json> bench_limits(const LimitsOptions& options, RecordWriter& records) {
   engine_options.cpu_isa = options.cpu_isa;
   SLIPSTREAM_ASSIGN_OR_RETURN(const Ops* const ops, find_device(engine_options));
   const int64_t bytes = options.bytes > 0 ? options.bytes
-                        : on_gpu(*ops)    ? int64_t{4} << 30
-                                          : int64_t{256} << 20;
+                        : on_host(*ops)   ? int64_t{256} << 20
+                                          : int64_t{4} << 30;
   ThreadPool pool(options.num_threads);
   RecordHead head;
   head.kind = "limits";

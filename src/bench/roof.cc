@@ -1,6 +1,7 @@
 #include "bench/roof.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <vector>
 
@@ -51,13 +52,8 @@ Result<std::map<std::string, double>> measure_products(const EngineOptions& opti
                                                        const ModelInfo& model) {
   SLIPSTREAM_ASSIGN_OR_RETURN(const Ops* const ops, find_device(options));
   ThreadPool pool(model.num_threads);
-  std::map<std::string, double> rates;
-  for (const std::string& format : {model.flops.layers_format, model.flops.head_format}) {
-    if (format.empty() || rates.contains(format)) continue;
-    const Result<GemmRate> rate = measure_gemm(*ops, pool, format);
-    if (rate.ok()) rates[format] = rate.value().median_tflops;
-  }
-  return rates;
+  const std::array formats = {model.flops.layers_format, model.flops.head_format};
+  return measure_gemm_rates(*ops, pool, formats);
 }
 
 }  // namespace slipstream

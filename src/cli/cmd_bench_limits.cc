@@ -2,7 +2,6 @@
 #include <string>
 #include <utility>
 
-#include "base/machine.h"
 #include "base/strings.h"
 #include "bench/limits.h"
 #include "cli/command.h"
@@ -60,12 +59,7 @@ class BenchLimitsCommand : public Command {
         {"bytes", "", "BYTES", "256 MiB, of a GPU 4 GiB", "memory that is written and read"},
         {1 << 20, int64_t{1} << 38}, [this](int64_t value) { options_.bytes = value; })};
     for (Flag& flag : record_flags_.flags()) flags.push_back(std::move(flag));
-    for (Flag& flag : engine_flags(shared_)) {
-      const std::string& flag_name = flag.text.name;
-      if (flag_name == "device" || flag_name == "threads" || flag_name == "cpu-isa") {
-        flags.push_back(std::move(flag));
-      }
-    }
+    for (Flag& flag : device_flags(shared_)) flags.push_back(std::move(flag));
     return flags;
   }
   Result<int> run() override {
@@ -74,8 +68,7 @@ class BenchLimitsCommand : public Command {
                                 open_records(record_flags_, output, limits_words));
     options_.device = shared_.engine.device;
     options_.cpu_isa = shared_.engine.cpu_isa;
-    options_.num_threads =
-        shared_.engine.num_threads > 0 ? shared_.engine.num_threads : available_cores();
+    options_.num_threads = num_threads(shared_);
     options_.repeats = record_flags_.repeats;
     SLIPSTREAM_RETURN_IF_ERROR(bench_limits(options_, records).status());
     if (!output.status().ok()) return output.status();

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "base/json.h"
-#include "base/machine.h"
 #include "base/strings.h"
 #include "base/thread_pool.h"
 #include "bench/roof.h"
@@ -44,22 +43,6 @@ Result<std::vector<const Ops*>> select_ops(const EngineOptions& options) {
     if (const Ops* ops = cpu_ops(each)) selected.push_back(ops);
   }
   return selected;
-}
-
-// --device, --threads and --cpu-isa of the shared table.
-std::vector<Flag> device_flags(SharedOptions& shared) {
-  std::vector<Flag> flags;
-  for (Flag& flag : engine_flags(shared)) {
-    const std::string& name = flag.text.name;
-    if (name == "device" || name == "threads" || name == "cpu-isa") {
-      flags.push_back(std::move(flag));
-    }
-  }
-  return flags;
-}
-
-int num_threads(const SharedOptions& shared) {
-  return shared.engine.num_threads > 0 ? shared.engine.num_threads : available_cores();
 }
 
 const std::string kLinear = "linear";
@@ -162,7 +145,7 @@ Result<int> CheckOpsCommand::run() {
     }
   };
   for (const Ops* ops : selected) {
-    if (ops->memory != &host_memory()) {
+    if (!on_host(*ops)) {
       for (const auto& [isa, dtype] :
            {std::pair(ops->name, DType::kBF16), std::pair("e4m3", DType::kF8E4M3)}) {
         StagedContext context;

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <string>
 #include <utility>
@@ -100,14 +101,9 @@ std::vector<Flag> CheckFidelityCommand::flags() {
                [this](int64_t value) { max_tokens_ = value; }),
       switch_flag({"json", "", "", "", "print one JSON object"}, [this] { json_ = true; }),
   };
-  for (Flag& flag : engine_flags(shared_)) {
-    const std::string& flag_name = flag.text.name;
-    if (flag_name == "model" || flag_name == "device" || flag_name == "threads" ||
-        flag_name == "cpu-isa" || flag_name == "quantization" || flag_name == "kv-cache-dtype" ||
-        flag_name == "deterministic") {
-      flags.push_back(std::move(flag));
-    }
-  }
+  constexpr std::array<std::string_view, 7> kEngineFlags = {
+      "model", "device", "threads", "cpu-isa", "quantization", "kv-cache-dtype", "deterministic"};
+  for (Flag& flag : engine_flags(shared_, kEngineFlags)) flags.push_back(std::move(flag));
   return flags;
 }
 

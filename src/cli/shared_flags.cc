@@ -1,5 +1,6 @@
 #include "cli/shared_flags.h"
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <utility>
@@ -160,6 +161,24 @@ std::vector<Flag> engine_flags(SharedOptions& options) {
     flags.insert(flags.end(), group.begin(), group.end());
   }
   return flags;
+}
+
+std::vector<Flag> engine_flags(SharedOptions& options, std::span<const std::string_view> names) {
+  std::vector<Flag> flags;
+  for (Flag& flag : engine_flags(options)) {
+    const bool is_named = std::find(names.begin(), names.end(), flag.text.name) != names.end();
+    if (is_named) flags.push_back(std::move(flag));
+  }
+  return flags;
+}
+
+std::vector<Flag> device_flags(SharedOptions& options) {
+  constexpr std::array<std::string_view, 3> kNames = {"device", "threads", "cpu-isa"};
+  return engine_flags(options, kNames);
+}
+
+int num_threads(const SharedOptions& options) {
+  return options.engine.num_threads > 0 ? options.engine.num_threads : available_cores();
 }
 
 std::vector<Flag> log_flags() {

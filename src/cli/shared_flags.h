@@ -3,7 +3,9 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -24,6 +26,12 @@ Flag model_flag(SharedOptions& options);
 Positional model_positional(SharedOptions& options);
 // Every engine flag, --model included.
 std::vector<Flag> engine_flags(SharedOptions& options);
+// Those of them with these names, in the table's order.
+std::vector<Flag> engine_flags(SharedOptions& options, std::span<const std::string_view> names);
+// --device, --threads and --cpu-isa: for commands that run kernels and open no engine.
+std::vector<Flag> device_flags(SharedOptions& options);
+// What --threads asks for: all cores where it does not.
+int num_threads(const SharedOptions& options);
 // --log-level, --log-format: set at once.
 std::vector<Flag> log_flags();
 

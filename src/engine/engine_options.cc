@@ -46,10 +46,8 @@ Result<const Ops*> find_ops(const std::string& isa_name) {
   return bad_usage(str("cpu_isa is ", quote(isa_name), "; it must be auto, ref, avx2 or avx512"));
 }
 
-bool on_gpu(const Ops& ops) { return ops.memory != &host_memory(); }
-
 Result<DType> find_kv_dtype(const std::string& name, const Ops& ops) {
-  if (on_gpu(ops)) {
+  if (!on_host(ops)) {
     if (name == "auto" || name == "bf16") return DType::kBF16;
     if (name == "fp8" || name == "fp8_e4m3") return DType::kF8E4M3;
     return bad_usage(str("kv_cache_dtype is ", quote(name),
@@ -63,10 +61,10 @@ Result<DType> find_kv_dtype(const std::string& name, const Ops& ops) {
 
 Result<DType> find_weight_dtype(const std::string& name, const Ops& ops) {
   if (name == "auto") return DType::kBF16;
-  if (name == "fp8" && on_gpu(ops)) return DType::kF8E4M3;
+  if (name == "fp8" && !on_host(ops)) return DType::kF8E4M3;
   return bad_usage(
       str("quantization is ", quote(name), "; it must be auto",
-          on_gpu(ops) ? " or fp8" : ": on the CPU weights stay as the files store them"));
+          on_host(ops) ? ": on the CPU weights stay as the files store them" : " or fp8"));
 }
 
 Status check_counts(const EngineOptions& options) {
@@ -153,7 +151,7 @@ Result<ResolvedOptions> resolve_options(const EngineOptions& options) {
 
 void follow_checkpoint(const EngineOptions& options, const Checkpoint& checkpoint,
                        ResolvedOptions& resolved) {
-  if (options.quantization != "auto" || !on_gpu(*resolved.ops)) return;
+  if (options.quantization != "auto" || on_host(*resolved.ops)) return;
   if (!checkpoint.stores(QuantType::kE4M3)) return;
   resolved.weight_dtype = DType::kF8E4M3;
   resolved.keep_stored_dtypes = true;

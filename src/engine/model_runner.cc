@@ -79,8 +79,6 @@ Result<RunnerLimits> plan_limits(const EngineOptions& options, int64_t model_len
   return limits;
 }
 
-bool on_gpu(const Ops& ops) { return ops.memory != &host_memory(); }
-
 Status check_weights_fit(int64_t needed_bytes, const DeviceMemory& memory) {
   const auto free_bytes = static_cast<int64_t>(memory.free_bytes());
   if (needed_bytes <= free_bytes) return {};
@@ -247,7 +245,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::open(const EngineOptions& opti
   SLIPSTREAM_ASSIGN_OR_RETURN(runner->limits_,
                               plan_limits(options, model.config.max_position_embeddings, group));
   // A GPU's pages take what weights and activations leave; see load_state.
-  if (!on_gpu(*resolved.ops) || resolved.fake_executor) {
+  if (on_host(*resolved.ops) || resolved.fake_executor) {
     SLIPSTREAM_RETURN_IF_ERROR(
         plan_pages(options, group, physical_memory_bytes() / 4, runner->limits_));
   }
@@ -291,7 +289,7 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
   const TpShard shard = tp_shard(*part.comm);
   const auto free_at_start = static_cast<double>(ops.memory->free_bytes());
   const int64_t needed_bytes =
-      on_gpu(ops)
+      !on_host(ops)
           ? num_weights(part.spec, shard) * static_cast<int64_t>(dtype_bytes(resolved.weight_dtype))
       : checkpoint_ != nullptr
           ? static_cast<int64_t>(checkpoint_->file_bytes())
@@ -322,7 +320,7 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
           : dummy_weights(model.spec, kDummyWeights, options.seed, {ops, ctx, shard});
   if (!weights.ok()) return weights.status();
   Workspace workspace(part.spec, ops, limits_.max_num_batched_tokens, limits_.max_logit_rows);
-  if (on_gpu(ops)) {
+  if (!on_host(ops)) {
     const double kept_free = (1.0 - options.gpu_memory_utilization) * free_at_start;
     const double left = static_cast<double>(ops.memory->free_bytes()) - kept_free;
     SLIPSTREAM_RETURN_IF_ERROR(
@@ -390,15 +388,12 @@ void ModelRunner::finish_profile() {
   sampler_.reset();
   executors_.clear();
   state_.reset();
-  std::map<std::string, double> gemm_tflops;
+  std::vector<std::string> formats;
+  for (const StepProfile::Op& op : result.ops) formats.push_back(op.format);
+  const std::map<std::string, double> gemm_tflops = measure_gemm_rates(ops, *pool_, formats);
   for (StepProfile::Op& op : result.ops) {
-    if (op.format.empty()) continue;
-    const auto [known, is_new] = gemm_tflops.try_emplace(op.format, 0.0);
-    if (is_new) {
-      const Result<GemmRate> rate = measure_gemm(ops, *pool_, op.format);
-      if (rate.ok()) known->second = rate.value().median_tflops;
-    }
-    op.gemm_tflops = known->second;
+    const auto known = gemm_tflops.find(op.format);
+    if (known != gemm_tflops.end()) op.gemm_tflops = known->second;
   }
 }
 

@@ -136,13 +136,13 @@ Result<GoldenReport> check_golden(const std::string& folder, const Ops& ops) {
   const Golden& golden = read.value();
   const auto num_prompt = std::ssize(golden.prompt);
   const auto num_greedy = std::ssize(golden.greedy);
-  const bool on_host = ops.memory == &host_memory();
+  const bool in_float32 = on_host(ops);
   SLIPSTREAM_ASSIGN_OR_RETURN(
       const std::unique_ptr<ChunkRunner> runner,
       ChunkRunner::open(folder, ops,
                         {.max_tokens = num_prompt,
                          .max_context = num_prompt + num_greedy,
-                         .kv_dtype = on_host ? DType::kF32 : DType::kBF16}));
+                         .kv_dtype = in_float32 ? DType::kF32 : DType::kBF16}));
   const Status fits = check_fits(golden, runner->model().config);
   if (!fits.ok()) return fits.in(path);
 
@@ -151,7 +151,7 @@ Result<GoldenReport> check_golden(const std::string& folder, const Ops& ops) {
   report.family = golden.family;
   report.provenance = golden.provenance;
   report.num_logits = std::ssize(golden.logits) * runner->model().config.vocab_size;
-  report.tolerance = !on_host                              ? kBf16Tolerance
+  report.tolerance = !in_float32                           ? kBf16Tolerance
                      : std::string_view(ops.name) == "ref" ? kReferenceTolerance
                                                            : kFastTolerance;
   TensorView logits = runner->run(0, golden.prompt);
@@ -162,7 +162,7 @@ Result<GoldenReport> check_golden(const std::string& folder, const Ops& ops) {
     // Where the best logits are closer than the tolerance, either may be the larger.
     const float* const values = logits.f32_row(row);
     const auto behind = static_cast<double>(values[argmax_row(logits, row)]) - values[token];
-    if (behind > (on_host ? 0.0 : 2.0 * report.tolerance)) break;
+    if (behind > (in_float32 ? 0.0 : 2.0 * report.tolerance)) break;
     ++report.num_greedy_equal;
     if (report.num_greedy_equal < num_greedy) logits = runner->run(0, {token});
     row = 0;

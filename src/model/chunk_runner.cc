@@ -120,7 +120,7 @@ TensorView ChunkRunner::run(std::span<const Chunk> chunks, LogitRows rows) {
                                .ctx = ctx_,
                                .workspace = *workspace_,
                                .comm = *comm_});
-  if (ops_.memory == &host_memory()) return logits;
+  if (on_host(ops_)) return logits;
   host_logits_.resize(static_cast<size_t>(logits.num_elements()));
   ops_.memory->copy_out(host_logits_.data(), logits.data, host_logits_.size() * sizeof(float));
   logits.data = host_logits_.data();

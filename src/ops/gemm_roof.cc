@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <new>
+#include <set>
 #include <vector>
 
 #include "base/clock.h"
@@ -25,8 +26,6 @@ struct GemmSize {
 };
 constexpr GemmSize kHostSize = {512, 4096, 4096};
 constexpr GemmSize kDeviceSize = {8192, 8192, 8192};
-
-bool on_host(const Ops& ops) { return ops.memory == &host_memory(); }
 
 // What `count` calls take, until their results are there.
 template <typename Call>
@@ -151,6 +150,17 @@ Result<GemmRate> measure_gemm(const Ops& ops, ThreadPool& pool, const std::strin
                       is_e4m3 ? DType::kF8E4M3 : DType::kBF16, size.num_tokens);
 } catch (const std::bad_alloc&) {
   return does_not_fit(kNoMemory);
+}
+
+std::map<std::string, double> measure_gemm_rates(const Ops& ops, ThreadPool& pool,
+                                                 std::span<const std::string> formats) {
+  std::map<std::string, double> tflops;
+  for (const std::string& format : std::set(formats.begin(), formats.end())) {
+    if (format.empty()) continue;
+    const Result<GemmRate> rate = measure_gemm(ops, pool, format);
+    if (rate.ok()) tflops[format] = rate.value().median_tflops;
+  }
+  return tflops;
 }
 
 }  // namespace slipstream

@@ -1,6 +1,8 @@
 // The roof of products: how fast a backend multiplies large matrices.
 #pragma once
 
+#include <map>
+#include <span>
 #include <string>
 
 #include "base/thread_pool.h"
@@ -27,5 +29,9 @@ Result<GemmRate> measure_gemm(const Ops& ops, ThreadPool& pool, const SourceMatr
 // The same of a large random matrix in a format that gemm_format() names. Equal values would take
 // less power than real ones. An error where the format is read-only here, or memory is short.
 Result<GemmRate> measure_gemm(const Ops& ops, ThreadPool& pool, const std::string& format);
+
+// Median rates by format. Formats that cannot be made here are left out; so is the empty one.
+std::map<std::string, double> measure_gemm_rates(const Ops& ops, ThreadPool& pool,
+                                                 std::span<const std::string> formats);
 
 }  // namespace slipstream

@@ -17,6 +17,7 @@
 
 #include "base/status.h"
 #include "base/thread_pool.h"
+#include "core/memory.h"
 #include "core/tensor.h"
 #include "ops/forward_batch.h"
 #include "ops/sample_row.h"
@@ -279,6 +280,9 @@ struct Ops {
   // CPU.
   Result<DeviceLimits> (*measure_limits)(OpContext& ctx, int64_t bytes) = nullptr;
 };
+
+// Whether the table computes in the host's memory: else it is a device's.
+inline bool on_host(const Ops& ops) { return ops.memory == &host_memory(); }
 
 // The table of the GPU; null when this build has no CUDA kernels or the machine no GPU they run on,
 // and then `why` says which.
