@@ -16,9 +16,17 @@ set(EMBED_NODE /usr/share/nodejs)
 set(EMBED_LANGUAGES bash cmake cpp cs css diff dockerfile elixir go haskell http ini java javascript
   json julia kotlin less lisp lua makefile markdown matlab nginx objectivec ocaml perl php plaintext
   powershell protobuf python r ruby rust scala scss shell sql swift tex typescript xml yaml)
+set(EMBED_CHART_JS /usr/share/javascript/chart.js/chart.min.js)
 set(EMBED_VENDOR
   ${EMBED_NODE}/marked/lib/marked.esm.js
-  ${EMBED_NODE}/highlight.js/lib/highlight.js)
+  ${EMBED_NODE}/highlight.js/lib/highlight.js
+  ${EMBED_CHART_JS})
+# The almanac's page also opens from disk, where a browser loads classic scripts but no modules. So its
+# modules are joined into one script, each after those that it imports. They import whole lines at
+# their top and export declarations, and their top-level names differ: a clash is a syntax error.
+set(EMBED_ALMANAC_MODULES shared/dom.js almanac/statistics.js almanac/points.js almanac/state.js
+  almanac/labels.js almanac/choice.js almanac/filters.js almanac/chart_view.js almanac/table_view.js
+  almanac/answer.js almanac/point_panel.js almanac/caveats.js almanac/summary.js almanac/main.js)
 
 # The page runs its own files only and is never framed.
 set(EMBED_PAGE_POLICY "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; \
@@ -33,8 +41,8 @@ function(slipstream_embed_assets target)
   find_program(SLIPSTREAM_GZIP gzip REQUIRED)
   foreach(file ${EMBED_VENDOR})
     if(NOT EXISTS ${file})
-      message(FATAL_ERROR "${file} is missing: install node-marked and node-highlight.js "
-        "(tools/setup.sh build)")
+      message(FATAL_ERROR "${file} is missing: install node-marked, node-highlight.js and "
+        "libjs-chart.js (tools/setup.sh build)")
     endif()
   endforeach()
   set(web ${PROJECT_SOURCE_DIR}/web)
@@ -48,6 +56,17 @@ function(slipstream_embed_assets target)
   target_sources(${target} PRIVATE ${out})
 endfunction()
 
+function(embed_join_modules out)
+  set(joined "\"use strict\";\n(() => {\n")
+  foreach(module ${ARGN})
+    file(READ ${WEB}/${module} text)
+    string(REGEX REPLACE "(^|\n)import [^;]*;" "\\1" text "${text}")
+    string(REGEX REPLACE "(^|\n)export " "\\1" text "${text}")
+    string(APPEND joined "${text}")
+  endforeach()
+  file(WRITE ${out} "${joined}})();\n")
+endfunction()
+
 # Files of web/ and the vendored libraries, as they will be served.
 function(embed_stage)
   file(REMOVE_RECURSE ${STAGE})
@@ -55,6 +74,12 @@ function(embed_stage)
   foreach(source ${sources})
     configure_file(${WEB}/${source} ${STAGE}/${source} COPYONLY)
   endforeach()
+
+  # Served joined, the modules themselves are of no use.
+  file(GLOB modules ${STAGE}/almanac/*.js)
+  file(REMOVE ${modules})
+  embed_join_modules(${STAGE}/almanac/almanac.js ${EMBED_ALMANAC_MODULES})
+  configure_file(${EMBED_CHART_JS} ${STAGE}/vendor/chart.js COPYONLY)
 
   file(READ ${EMBED_NODE}/marked/lib/marked.esm.js text)
   file(WRITE ${STAGE}/vendor/marked.js "${text}")
@@ -93,6 +118,8 @@ function(embed_write_tables)
     set(path "/assets/${file}")
     if(file STREQUAL "playground/index.html")
       set(path "/")
+    elseif(file STREQUAL "almanac/index.html")
+      set(path "/almanac")
     endif()
     set(policy "${EMBED_PAGE_POLICY}")
     if(file MATCHES "preview_frame\\.html$")

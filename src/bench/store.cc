@@ -104,6 +104,7 @@ class SqliteStore : public PointStore {
   Result<bool> contains(const Json& point) override;
   Status for_each(const PointFilter& filter,
                   const std::function<Status(const Json& point)>& visit) override;
+  Status copy_to(const std::string& path) override;
 
  private:
   Status error(const std::string& what) const;
@@ -343,6 +344,14 @@ Status SqliteStore::for_each(const PointFilter& filter,
     SLIPSTREAM_RETURN_IF_ERROR(visit(read_point(statement)));
   }
   return code == SQLITE_DONE ? Status() : error("cannot be read");
+}
+
+Status SqliteStore::copy_to(const std::string& path) {
+  SLIPSTREAM_ASSIGN_OR_RETURN(Statement statement, prepare("VACUUM INTO ?1"));
+  statement.bind(1, path);
+  if (statement.step() == SQLITE_DONE) return {};
+  return failed(str("almanac store ", quote(path_), " cannot be copied to ", quote(path), ": ",
+                    sqlite3_errmsg(handle_), "; free disk space or name another folder"));
 }
 
 }  // namespace

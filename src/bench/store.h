@@ -30,6 +30,8 @@ struct PointFilter {
   std::optional<std::string> campaign = {}, model = {}, engine = {};
   std::optional<std::string> gpu = {};  // a part of its name, in any case; "cpu": no GPU
   std::optional<int64_t> tokens_in = {}, tokens_out = {};
+
+  bool is_set() const { return campaign || model || engine || gpu || tokens_in || tokens_out; }
 };
 
 class PointStore {
@@ -47,6 +49,9 @@ class PointStore {
   // Stops at the visitor's first error and returns it.
   virtual Status for_each(const PointFilter& filter,
                           const std::function<Status(const Json& point)>& visit) = 0;
+  // Writes a copy of the store as it is now, one file without a log beside it. `path` is not there
+  // yet.
+  virtual Status copy_to(const std::string& path) = 0;
 };
 
 }  // namespace slipstream

@@ -10,24 +10,14 @@
 #include "bench/point_export.h"
 #include "bench/point_import.h"
 #include "bench/store.h"
+#include "cli/almanac_flags.h"
+#include "cli/almanac_site.h"
 #include "cli/command.h"
 #include "cli/environment.h"
 #include "cli/line_io.h"
 
 namespace slipstream {
 namespace {
-
-constexpr const char* kDefaultStore = "$SLIPSTREAM_HOME/almanac.db";
-
-Flag store_flag(std::string& path) {
-  return text_flag({"store", "", "FILE", kDefaultStore, "the almanac's points, in SQLite"},
-                   [&path](const std::string& value) { path = value; });
-}
-
-Status require_store(const std::string& path) {
-  if (!path.empty()) return {};
-  return bad_usage("neither SLIPSTREAM_HOME nor HOME is set; name the store with --store");
-}
 
 std::vector<Flag> filter_flags(PointFilter& filter) {
   return {
@@ -56,7 +46,7 @@ class ImportCommand : public Command {
               "a column's value for every record, such as model=qwen3-8b; may be repeated"},
              [this](const std::string& value) { return add_override(value, options_.overrides); }};
     set.repeats = true;
-    return {store_flag(store_path_),
+    return {almanac_store_flag(store_path_),
             text_flag({"campaign", "", "NAME", "the file's name without its ending",
                        "the campaign of records that name none"},
                       [this](const std::string& value) { options_.campaign = value; }),
@@ -82,7 +72,7 @@ class ImportCommand : public Command {
 };
 
 Result<int> ImportCommand::run() {
-  SLIPSTREAM_RETURN_IF_ERROR(require_store(store_path_));
+  SLIPSTREAM_RETURN_IF_ERROR(require_almanac_store(store_path_));
   SLIPSTREAM_ASSIGN_OR_RETURN(const auto store, PointStore::open(store_path_));
   ImportCounts counts;
   Status status;
@@ -103,10 +93,19 @@ Result<int> ImportCommand::run() {
 class ExportCommand : public Command {
  public:
   std::string name() const override { return "almanac export"; }
-  std::string summary() const override { return "prints stored points as JSON lines or CSV"; }
+  std::string summary() const override {
+    return "prints stored points as JSON lines or CSV, or writes the page as a folder";
+  }
+  std::vector<Positional> positionals() override {
+    return {{"DIR", "writes the page with all points there; DIR/index.html opens from disk", false,
+             [this](const std::string& value) -> Status {
+               site_folder_ = value;
+               return {};
+             }}};
+  }
   std::vector<Flag> flags() override {
     std::vector<Flag> flags = {
-        store_flag(store_path_),
+        almanac_store_flag(store_path_),
         switch_flag({"jsonl", "", "", "", "JSON lines, which `almanac import` reads back"},
                     [this] { jsonl_ = true; }),
         switch_flag({"csv", "", "", "", "CSV with a header; without the raw records"},
@@ -118,14 +117,33 @@ class ExportCommand : public Command {
 
  private:
   std::string store_path_ = default_almanac_store();
+  Status write_site(PointStore& store) const;
+
   PointFilter filter_;
+  std::string site_folder_;
   bool jsonl_ = false, csv_ = false;
 };
 
+Status ExportCommand::write_site(PointStore& store) const {
+  SLIPSTREAM_RETURN_IF_ERROR(write_almanac_site(store, site_folder_));
+  Output output;
+  output.write_now(site_folder_ + "/index.html\n");
+  return output.status();
+}
+
 Result<int> ExportCommand::run() {
-  if (jsonl_ == csv_) return bad_usage("give one of --jsonl and --csv");
-  SLIPSTREAM_RETURN_IF_ERROR(require_store(store_path_));
+  if (jsonl_ + csv_ + !site_folder_.empty() != 1) {
+    return bad_usage("give one of --jsonl, --csv and a folder for the page");
+  }
+  if (!site_folder_.empty() && filter_.is_set()) {
+    return bad_usage("the page takes all points and filters them itself; leave the filters out");
+  }
+  SLIPSTREAM_RETURN_IF_ERROR(require_almanac_store(store_path_));
   SLIPSTREAM_ASSIGN_OR_RETURN(const auto store, PointStore::open_read_only(store_path_));
+  if (!site_folder_.empty()) {
+    SLIPSTREAM_RETURN_IF_ERROR(write_site(*store));
+    return 0;
+  }
   Output output;
   if (csv_) output.write(csv_header());
   SLIPSTREAM_RETURN_IF_ERROR(store->for_each(filter_, [&](const Json& point) -> Status {
@@ -184,7 +202,7 @@ class ListCommand : public Command {
   std::string name() const override { return "almanac list"; }
   std::string summary() const override { return "a table of what the store holds"; }
   std::vector<Flag> flags() override {
-    std::vector<Flag> flags = {store_flag(store_path_)};
+    std::vector<Flag> flags = {almanac_store_flag(store_path_)};
     for (Flag& flag : filter_flags(filter_)) flags.push_back(std::move(flag));
     return flags;
   }
@@ -196,7 +214,7 @@ class ListCommand : public Command {
 };
 
 Result<int> ListCommand::run() {
-  SLIPSTREAM_RETURN_IF_ERROR(require_store(store_path_));
+  SLIPSTREAM_RETURN_IF_ERROR(require_almanac_store(store_path_));
   SLIPSTREAM_ASSIGN_OR_RETURN(const auto store, PointStore::open_read_only(store_path_));
   std::vector<std::pair<ListKey, ListRow>> rows;  // in the store's order
   std::map<ListKey, size_t> row_of;

@@ -15,6 +15,7 @@
 #include "base/strings.h"
 #include "base/trace.h"
 #include "bench/build_info.h"
+#include "cli/almanac_site.h"
 #include "cli/command.h"
 #include "cli/environment.h"
 #include "cli/line_io.h"
@@ -45,7 +46,7 @@ class ServeCommand : public Command {
 
   SharedOptions shared_;
   ServerOptions server_;
-  std::string usage_db_, trace_file_;
+  std::string usage_db_, trace_file_, almanac_store_;
   bool no_usage_ = false;
   // Written by the loading thread before it is done.
   std::optional<Status> load_error_;
@@ -125,6 +126,9 @@ std::vector<Flag> ServeCommand::accounting_flags() {
                   [&o] { o.access_log = false; }),
       text_flag({"trace", "", "FILE", "", "ranges of the engine's steps as Chrome trace JSON"},
                 [this](const std::string& value) { trace_file_ = value; }),
+      text_flag({"almanac", "", "FILE", "none",
+                 "the almanac's store whose points /almanac shows to everyone, read at start"},
+                [this](const std::string& value) { almanac_store_ = value; }),
   };
 }
 
@@ -192,6 +196,7 @@ Result<int> ServeCommand::run() {
           "there is no home folder to record usage in; give --usage-db FILE or --no-usage");
     }
   }
+  SLIPSTREAM_ASSIGN_OR_RETURN(server_.almanac_files, loaded_almanac_files(almanac_store_));
   EngineOptions options = shared_.engine;
   options.model = model.path;
   std::unique_ptr<TraceWriter> trace;  // outlives the engine, so it comes before the server

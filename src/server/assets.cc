@@ -78,24 +78,24 @@ HttpResponse serve_asset(const Asset& asset, const HttpRequest& request) {
   return response;
 }
 
+Route asset_route(std::string path) {
+  Route route;
+  route.method = "GET";
+  route.path = std::move(path);
+  route.needs_key = false;
+  route.needs_engine = false;
+  route.handler = [](HttpRequest request, std::shared_ptr<ResponseWriter> writer) {
+    for (const Asset& asset : embedded_assets()) {
+      if (asset.path == request.path) return writer->send(serve_asset(asset, request));
+    }
+    writer->send(error_response(not_found(str("no asset ", quote(request.path)))));
+  };
+  return route;
+}
+
+// One route for all assets: metrics and logs name the route, and the files are of no interest.
 std::vector<Route> web_routes() {
-  std::vector<Route> routes;
-  // One route for all assets: metrics and logs name the route, and the files are of no interest.
-  for (const char* path : {"/", "/assets/{path}"}) {
-    Route route;
-    route.method = "GET";
-    route.path = path;
-    route.needs_key = false;
-    route.needs_engine = false;
-    route.handler = [](HttpRequest request, std::shared_ptr<ResponseWriter> writer) {
-      for (const Asset& asset : embedded_assets()) {
-        if (asset.path == request.path) return writer->send(serve_asset(asset, request));
-      }
-      writer->send(error_response(not_found(str("no asset ", quote(request.path)))));
-    };
-    routes.push_back(std::move(route));
-  }
-  return routes;
+  return {asset_route("/"), asset_route("/almanac"), asset_route("/assets/{path}")};
 }
 
 }  // namespace slipstream

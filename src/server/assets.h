@@ -1,10 +1,12 @@
-// The static pages: `/` and `/assets/...`, built into the binary by cmake/EmbedAssets.cmake.
+// The static pages: `/`, `/almanac` and `/assets/...`, built into the binary by
+// cmake/EmbedAssets.cmake.
 //
 // They hold no data of anyone, so they need no key and no engine. Immutable: any thread may read
 // the table; the handlers run on the network thread.
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -27,6 +29,8 @@ std::span<const Asset> embedded_assets();
 // itself adds X-Content-Type-Options to every response.
 HttpResponse serve_asset(const Asset& asset, const HttpRequest& request);
 
+// Answers GET of the assets under `path`: one of theirs, or "/assets/{path}".
+Route asset_route(std::string path);
 std::vector<Route> web_routes();
 
 }  // namespace slipstream

@@ -36,7 +36,8 @@ HttpRequest request_with(std::string name, std::string value) {
 
 TEST(Assets, ThePageAndAllItsScriptsAreThere) {
   for (const char* path : {"/", "/assets/playground/main.js", "/assets/shared/base.css",
-                           "/assets/vendor/marked.js", "/assets/vendor/highlight.js"}) {
+                           "/assets/vendor/marked.js", "/assets/vendor/highlight.js", "/almanac",
+                           "/assets/almanac/almanac.js", "/assets/vendor/chart.js"}) {
     EXPECT_FALSE(asset_at(path).bytes.empty()) << path;
   }
   EXPECT_NE(asset_at("/").bytes.find("/assets/playground/main.js"), std::string_view::npos);
@@ -44,7 +45,7 @@ TEST(Assets, ThePageAndAllItsScriptsAreThere) {
 
 TEST(Assets, TheStaticPagesNeedNeitherAKeyNorAnEngine) {
   const std::vector<Route> routes = web_routes();
-  ASSERT_EQ(routes.size(), 2u);
+  ASSERT_EQ(routes.size(), 3u);
   for (const Route& route : routes) {
     EXPECT_EQ(route.method, "GET");
     EXPECT_FALSE(route.needs_key) << route.path;

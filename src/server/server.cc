@@ -168,6 +168,7 @@ void WiredServer::add_routes() {
        {probe_routes(context_, options_.version), web_routes(), api_routes(context_)}) {
     for (const Route& route : routes) router_.add(route);
   }
+  if (options_.almanac_files) router_.add(almanac_data_route(options_.almanac_files));
 }
 
 void WiredServer::attach(std::unique_ptr<Engine> engine, double read_gb_s,

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "server/almanac_route.h"
 #include "server/auth.h"
 #include "server/server_context.h"
 #include "slipstream/engine.h"
@@ -35,6 +36,7 @@ struct ServerOptions {
   bool share_prefix_cache = false;
   bool allow_template_kwargs = false;
   bool access_log = true;
+  DataFiles almanac_files;  // null: /almanac is a page without data
   std::string version;
 };
 

@@ -1,0 +1,193 @@
+// Throughput against latency: one line for each variant of an engine, one point for each load. What
+// the chart shows is in the table below it too, which is its text for those who do not see it.
+import { h, formatMs, formatRate } from "../shared/dom.js";
+import { groupBy } from "./points.js";
+import {
+  LATENCY_NAMES, RATE_NAMES, deviceLabel, engineLabel, loadLabel, precisionLabel,
+} from "./labels.js";
+
+const LIGHT = ["#0c7f70", "#c2571a", "#4059ad", "#9c2f6f", "#7a6a00", "#2b7fb8", "#6b4fa0", "#5c5c5c"];
+const DARK = ["#4cc7b0", "#f0985a", "#90a6f5", "#e58abf", "#cdbb4a", "#7cc3f0", "#b9a0ee", "#b5b5b5"];
+const SHAPES = ["circle", "rect", "triangle", "rectRot", "star", "crossRot", "cross", "rectRounded"];
+// A latency axis that spans more than this is logarithmic.
+const LOG_SPAN = 15;
+const MOST_IN_LEGEND = 24;
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+const printed = matchMedia("print");
+
+// 95 % confidence intervals of the throughput, as whiskers.
+const whiskers = {
+  id: "whiskers",
+  afterDatasetsDraw({ ctx, data, scales }) {
+    ctx.save();
+    data.datasets.forEach((dataset) => {
+      ctx.strokeStyle = dataset.borderColor;
+      ctx.lineWidth = 1;
+      for (const { x, interval } of dataset.data) {
+        if (!interval || interval.low === null) continue;
+        const at = scales.x.getPixelForValue(x);
+        const [low, high] = [interval.low, interval.high].map((y) => scales.y.getPixelForValue(y));
+        ctx.beginPath();
+        ctx.moveTo(at, low);
+        ctx.lineTo(at, high);
+        for (const end of [low, high]) {
+          ctx.moveTo(at - 3, end);
+          ctx.lineTo(at + 3, end);
+        }
+        ctx.stroke();
+      }
+    });
+    ctx.restore();
+  },
+};
+
+// The latency that was asked for, as a line that points must stay left of.
+const limitLine = {
+  id: "limitLine",
+  beforeDatasetsDraw({ ctx, chartArea, scales, options }) {
+    const { at, color } = options.plugins.limitLine;
+    if (!(at > scales.x.min && at < scales.x.max)) return;
+    const x = scales.x.getPixelForValue(at);
+    ctx.save();
+    ctx.strokeStyle = color;
+    ctx.setLineDash([5, 4]);
+    ctx.beginPath();
+    ctx.moveTo(x, chartArea.top);
+    ctx.lineTo(x, chartArea.bottom);
+    ctx.stroke();
+    ctx.restore();
+  },
+};
+
+// What of a variant's name tells it from the others shown.
+function variantNames(variants) {
+  const parts = variants.map(([first]) => [first.first.engine, first.first.engine_version,
+    first.first.engine_config, precisionLabel(first.first), deviceLabel(first),
+    first.first.dummy_weights ? "dummy weights" : "real weights",
+    first.first.git_commit.slice(0, 10), first.first.campaign]);
+  const differs = parts[0].map((_, idx) => idx === 0 || new Set(parts.map((each) => each[idx])).size > 1);
+  return parts.map((each) => each.filter((part, idx) => differs[idx] && part).join(" · "));
+}
+
+export class ChartView {
+  constructor(root, { onPick }) {
+    this.onPick = onPick;
+    this.canvas = h("canvas", { role: "img" });
+    this.box = h("div", { class: "chart-box" }, this.canvas);
+    this.none = h("p", { class: "empty" });
+    this.legend = h("ul", { class: "legend", "aria-label": "Lines of the chart" });
+    this.note = h("p", { class: "muted small" });
+    root.append(this.box, this.none, this.legend, this.note);
+    dark.addEventListener("change", () => this.redraw());
+    printed.addEventListener("change", () => this.redraw());
+  }
+
+  redraw() {
+    if (this.last) this.show(...this.last);
+  }
+
+  show(shown, state) {
+    this.last = [shown, state];
+    const column = `${state.latency}_ms_${state.percentile}`;
+    const placed = shown.filter((series) => series.figures[column] && series.figures[state.rate]);
+    const groups = [...groupBy(placed, (series) => series.variant).values()];
+    const names = groups.length > 0 ? variantNames(groups) : [];
+    const colors = dark.matches && !printed.matches ? DARK : LIGHT;
+    const datasets = groups.map((group, idx) => this.dataset(group, {
+      label: names[idx], color: colors[idx % colors.length], style: SHAPES[idx % SHAPES.length],
+      column, state }));
+    this.describe(shown.length - placed.length, datasets, state);
+    this.chart?.destroy();
+    this.chart = null;
+    this.box.hidden = placed.length === 0;
+    if (placed.length > 0) this.draw(datasets, state);
+  }
+
+  dataset(group, { label, color, style, column, state }) {
+    const data = group.map((series) => ({
+      x: series.figures[column].mean,
+      y: series.figures[state.rate].mean,
+      interval: series.figures[state.rate],
+      series,
+    })).sort((a, b) => a.y - b.y);
+    const isChosen = ({ series }) => series.id === state.point;
+    return {
+      label, data, showLine: true, borderColor: color, borderWidth: 1.5, tension: 0,
+      pointStyle: style, pointBorderColor: color, pointBorderWidth: 1.5, pointHitRadius: 8,
+      // Invalid points are hollow.
+      pointBackgroundColor: data.map(({ series }) => (series.isValid ? color : "transparent")),
+      pointRadius: data.map((point) => (isChosen(point) ? 7 : 4)),
+      pointHoverRadius: 6,
+    };
+  }
+
+  describe(numMissing, datasets, state) {
+    const latency = LATENCY_NAMES[state.latency].toLowerCase();
+    this.none.hidden = datasets.length > 0;
+    this.none.textContent = `No point here has a ${latency}: the chart has nothing to show, the table has all.`;
+    this.note.hidden = datasets.length === 0;
+    this.note.textContent = [
+      "Up and to the left is better. Whiskers: 95 % confidence interval over repeats.",
+      numMissing > 0 ? `${numMissing} without a known ${latency} are in the table only.` : "",
+    ].join(" ");
+    this.canvas.setAttribute("aria-label", `${RATE_NAMES[state.rate]} against ${latency} `
+      + `(${state.percentile}), ${datasets.length} lines. The table below has every point.`);
+    const listed = datasets.slice(0, MOST_IN_LEGEND);
+    this.legend.replaceChildren(...listed.map((dataset) => {
+      const swatch = h("span", { class: "swatch", "aria-hidden": "true" });
+      swatch.style.background = dataset.borderColor;
+      return h("li", {}, swatch, dataset.label);
+    }));
+    if (datasets.length > listed.length) {
+      this.legend.append(h("li", { class: "muted" }, `and ${datasets.length - listed.length} more`));
+    }
+  }
+
+  draw(datasets, state) {
+    const style = getComputedStyle(this.canvas);
+    const color = (name) => style.getPropertyValue(name).trim();
+    const latencies = datasets.flatMap((dataset) => dataset.data.map(({ x }) => x));
+    const least = latencies.reduce((low, x) => Math.min(low, x), Infinity);
+    const most = latencies.reduce((high, x) => Math.max(high, x), 0);
+    const isLog = least > 0 && most / least > LOG_SPAN;
+    const axis = (text, format, more) => ({
+      title: { display: true, text, color: color("--ink") },
+      ticks: { color: color("--muted"), callback: format, maxTicksLimit: 8, maxRotation: 0 },
+      grid: { color: color("--hairline"), borderColor: color("--strong-line") },
+      ...more,
+    });
+    this.chart = new globalThis.Chart(this.canvas, {
+      type: "scatter",
+      data: { datasets },
+      plugins: [whiskers, limitLine],
+      options: {
+        animation: still.matches || latencies.length > 500 ? false : { duration: 200 },
+        maintainAspectRatio: false,
+        font: { family: style.fontFamily },
+        interaction: { mode: "nearest", intersect: true },
+        onClick: (_, [hit]) => hit && this.onPick(datasets[hit.datasetIndex].data[hit.index].series.id),
+        onHover: (event, hits) => { event.native.target.style.cursor = hits.length ? "pointer" : ""; },
+        scales: {
+          x: axis(`${LATENCY_NAMES[state.latency]}, ${state.percentile}`, formatMs,
+            { type: isLog ? "logarithmic" : "linear", beginAtZero: !isLog }),
+          y: axis(RATE_NAMES[state.rate], formatRate, { beginAtZero: true }),
+        },
+        plugins: {
+          legend: { display: false },
+          limitLine: { at: state.latency === "ttft" ? Number(state.limit) : NaN, color: color("--danger") },
+          tooltip: {
+            displayColors: false,
+            callbacks: {
+              title: ([item]) => engineLabel(item.raw.series.first),
+              label: ({ raw }) => [`${deviceLabel(raw.series)}, ${precisionLabel(raw.series.first)}`,
+                loadLabel(raw.series.first),
+                `${formatRate(raw.y)} ${RATE_NAMES[state.rate].toLowerCase()} at ${formatMs(raw.x)}`],
+            },
+          },
+        },
+      },
+    });
+  }
+}
