@@ -15,10 +15,11 @@ function contest(series, name, { isLess = false, format }) {
   };
 }
 
-// Points are the same engine, as a reader chooses one: a variant on a device, whatever the load.
+// What a reader chooses between: an engine in a precision on a device, however it was configured
+// and loaded.
 function contender(series) {
   const { first } = series;
-  return [engineLabel(first), precisionLabel(first), first.dummy_weights, deviceLabel(series)].join("|");
+  return JSON.stringify([first.engine, precisionLabel(first), first.dummy_weights, deviceLabel(series)]);
 }
 
 // Each contender's best point, best first.
@@ -34,13 +35,14 @@ function ranking({ candidates, value, isLess }) {
 
 function comparison([first, second], { value, of, isLess, format }) {
   if (!second) return "Nothing else measured to compare it with.";
-  const name = [engineLabel(second.first), deviceLabel(second), precisionLabel(second.first)].join(", ");
+  const name = [engineLabel(second.first), deviceLabel(second), precisionLabel(second.first),
+    second.first.dummy_weights ? "dummy weights" : ""].filter(Boolean).join(", ");
   const ratio = isLess ? value(second) / value(first) : value(first) / value(second);
   const [a, b] = [of(first), of(second)];
   let trust = "";
   if (a && b && (a.low === null || b.low === null)) trust = " Without repeats of both this is no verdict.";
   else if (a && b && !areDisjoint(a, b)) trust = " Their 95 % intervals overlap: call it a tie.";
-  return `Next: ${name}, ${format(value(second))} (${ratio.toFixed(2)}× behind).${trust}`;
+  return `Next: ${name}, ${format(value(second))}; the lead is ${ratio.toFixed(2)}×.${trust}`;
 }
 
 function card(title, race, onPick) {
@@ -80,7 +82,11 @@ function noAnswer(choice, values) {
 
 export function showAnswer(root, choice, state, onPick) {
   const { values } = state;
-  const met = choice.met.filter((series) => series.isValid);
+  const valid = choice.met.filter((series) => series.isValid);
+  // What HTTP costs is not in figures from inside the engine, so the two are never ranked together.
+  const overHttp = valid.filter((series) => series.first.arrival !== "offline");
+  const met = overHttp.length > 0 ? overHttp : valid;
+  const numInside = valid.length - met.length;
   const { percentile } = values;
   const objective = values.limit
     ? `with the first token within ${formatCount(Number(values.limit))} ms at ${percentile}` : "at any latency";
@@ -92,6 +98,7 @@ export function showAnswer(root, choice, state, onPick) {
   ].filter(Boolean);
   root.replaceChildren(
     h("h2", {}, "Best for this workload"),
-    h("p", { class: "muted" }, `${choice.model}, ${shapeLabel(choice.shape)}, ${objective}. Each quantity has its own leader, often at different loads.`),
+    h("p", { class: "muted" }, `${choice.model}, ${shapeLabel(choice.shape)}, ${objective}. Each quantity has its own leader, often at different loads.`,
+      numInside > 0 ? ` Measured inside the engine and so not ranked here: ${formatCount(numInside)}.` : ""),
     cards.length > 0 ? h("div", { class: "cards" }, cards) : h("p", { class: "empty" }, noAnswer(choice, values)));
 }

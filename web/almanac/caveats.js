@@ -3,36 +3,38 @@ import { formatCount } from "../shared/dom.js";
 import { deviceLabel } from "./labels.js";
 
 const count = (series, test) => series.filter(test).length;
-const distinct = (series, of) => new Set(series.map(of)).size;
-
-function share(number, series) {
-  return `${formatCount(number)} of ${formatCount(series.length)} measurements`;
-}
+const distinct = (series, of) => new Set(series.map(of).filter(Boolean)).size;
 
 const RULES = [
   (all) => [count(all, (s) => s.first.dummy_weights),
-    (n) => `${share(n, all)} used dummy (random) weights: they tell speed on real shapes, not that answers are right.`],
+    "used dummy (random) weights, which tell speed on real shapes, not that answers are right"],
   (all) => [count(all, (s) => s.points.length === 1),
-    (n) => `${share(n, all)} were run once: they have no confidence interval, and differences between them may be chance.`],
+    "run once: no confidence interval, and differences between them may be chance"],
   (all) => [count(all, (s) => s.first.arrival === "offline"),
-    (n) => `${share(n, all)} were taken inside the engine, without HTTP and without latencies: not comparable with those over HTTP.`],
+    "taken inside the engine, without HTTP and without latencies: not comparable with those over HTTP"],
   (all) => [count(all, (s) => !s.isValid),
-    (n) => `${share(n, all)} are invalid, since the client lagged by more than 1 ms at p99; they take part in no answer and no best figure.`],
+    "invalid, since the client lagged by more than 1 ms at p99: left out of answers and of this page"],
   (all) => [count(all, (s) => s.first.arrival !== "offline" && s.points.every((p) => p.client_lag_ms_p99 === null)),
-    (n) => `${share(n, all)} do not say how far the client lagged, so the client may have been the limit.`],
+    "silent on how far the client lagged, so the client may have been the limit"],
   (all) => [count(all, (s) => s.disagrees),
-    (n) => `${share(n, all)} are disputed: campaigns that measured the same have 95 % intervals that do not overlap.`],
-  (all) => [count(all, (s) => s.numErrors > 0),
-    (n) => `${share(n, all)} had requests that failed.`],
-  (all) => [distinct(all, deviceLabel) - 1,
-    (n) => `The figures come from ${n + 1} kinds of machines; compare within one only.`],
-  (all) => [distinct(all, (s) => `${s.first.driver}|${s.first.cuda}`) - 1,
-    (n) => `${n + 1} combinations of driver and CUDA were in use.`],
-  (all) => [distinct(all.filter((s) => s.first.git_commit), (s) => s.first.git_commit) - 1,
-    (n) => `The figures come from ${n + 1} commits; the newest is not always the one that is shown.`],
+    "disputed: campaigns that measured the same have 95 % intervals that do not overlap"],
+  (all) => [count(all, (s) => s.numErrors > 0), "had requests that failed"],
+];
+
+// Kinds of something of which one would be better.
+const KINDS = [
+  [deviceLabel, "kinds of devices: compare within one only"],
+  [(s) => s.first.cpu, "kinds of host CPUs"],
+  [(s) => `${s.first.driver ?? ""}|${s.first.cuda ?? ""}`, "combinations of driver and CUDA"],
+  [(s) => s.first.git_commit, "commits; the newest is not always the one that is shown"],
 ];
 
 export function caveats(series) {
-  return RULES.map((rule) => rule(series)).filter(([number]) => number > 0)
-    .map(([number, sentence]) => sentence(number));
+  const total = formatCount(series.length);
+  const counted = RULES.map((rule) => rule(series)).filter(([number]) => number > 0)
+    .map(([number, what]) => `${formatCount(number)} of ${total} measurements: ${what}.`);
+  const kinds = KINDS.map(([of, what]) => [distinct(series, of), what])
+    .filter(([number]) => number > 1)
+    .map(([number, what]) => `Measured on ${number} ${what}.`);
+  return [...counted, ...kinds];
 }

@@ -3,7 +3,7 @@
 import { h, formatMs, formatRate } from "../shared/dom.js";
 import { groupBy } from "./points.js";
 import {
-  LATENCY_NAMES, RATE_NAMES, deviceLabel, engineLabel, loadLabel, precisionLabel,
+  LATENCY_NAMES, RATE_NAMES, deviceLabel, engineLabel, loadLabel, precisionLabel, tickMs, tickNumber,
 } from "./labels.js";
 
 const LIGHT = ["#0c7f70", "#c2571a", "#4059ad", "#9c2f6f", "#7a6a00", "#2b7fb8", "#6b4fa0", "#5c5c5c"];
@@ -65,10 +65,25 @@ const limitLine = {
 function variantNames(variants) {
   const parts = variants.map(([first]) => [first.first.engine, first.first.engine_version,
     first.first.engine_config, precisionLabel(first.first), deviceLabel(first),
-    first.first.dummy_weights ? "dummy weights" : "real weights",
+    first.first.dummy_weights ? "dummy weights" : "",
     first.first.git_commit.slice(0, 10), first.first.campaign]);
   const differs = parts[0].map((_, idx) => idx === 0 || new Set(parts.map((each) => each[idx])).size > 1);
   return parts.map((each) => each.filter((part, idx) => differs[idx] && part).join(" · "));
+}
+
+// The mark of a line as the chart draws it: shapes tell lines apart where colours do not.
+function swatch({ pointStyle, borderColor }) {
+  const size = 14;
+  const canvas = h("canvas", { class: "swatch", "aria-hidden": "true" });
+  const scale = devicePixelRatio || 1;
+  canvas.width = size * scale;
+  canvas.height = size * scale;
+  const context = canvas.getContext("2d");
+  context.scale(scale, scale);
+  context.fillStyle = borderColor;
+  context.strokeStyle = borderColor;
+  globalThis.Chart.helpers.drawPoint(context, { pointStyle, radius: 4, borderWidth: 1.5 }, size / 2, size / 2);
+  return canvas;
 }
 
 export class ChartView {
@@ -96,7 +111,8 @@ export class ChartView {
     const names = groups.length > 0 ? variantNames(groups) : [];
     const colors = dark.matches && !printed.matches ? DARK : LIGHT;
     const datasets = groups.map((group, idx) => this.dataset(group, {
-      label: names[idx], color: colors[idx % colors.length], style: SHAPES[idx % SHAPES.length],
+      label: names[idx], color: colors[idx % colors.length], // The ninth line has the first one's colour, so it takes another shape.
+      style: SHAPES[(idx + Math.floor(idx / colors.length)) % SHAPES.length],
       column, state }));
     this.describe(shown.length - placed.length, datasets, state);
     this.chart?.destroy();
@@ -130,16 +146,13 @@ export class ChartView {
     this.note.hidden = datasets.length === 0;
     this.note.textContent = [
       "Up and to the left is better. Whiskers: 95 % confidence interval over repeats.",
-      numMissing > 0 ? `${numMissing} without a known ${latency} are in the table only.` : "",
+      numMissing > 0 ? `In the table only, for want of a ${latency}: ${numMissing}.` : "",
     ].join(" ");
     this.canvas.setAttribute("aria-label", `${RATE_NAMES[state.rate]} against ${latency} `
       + `(${state.percentile}), ${datasets.length} lines. The table below has every point.`);
     const listed = datasets.slice(0, MOST_IN_LEGEND);
-    this.legend.replaceChildren(...listed.map((dataset) => {
-      const swatch = h("span", { class: "swatch", "aria-hidden": "true" });
-      swatch.style.background = dataset.borderColor;
-      return h("li", {}, swatch, dataset.label);
-    }));
+    this.legend.replaceChildren(...listed.map((dataset) =>
+      h("li", {}, swatch(dataset), dataset.label)));
     if (datasets.length > listed.length) {
       this.legend.append(h("li", { class: "muted" }, `and ${datasets.length - listed.length} more`));
     }
@@ -154,7 +167,7 @@ export class ChartView {
     const isLog = least > 0 && most / least > LOG_SPAN;
     const axis = (text, format, more) => ({
       title: { display: true, text, color: color("--ink") },
-      ticks: { color: color("--muted"), callback: format, maxTicksLimit: 8, maxRotation: 0 },
+      ticks: { color: color("--muted"), callback: format, maxTicksLimit: 8, maxRotation: 0, autoSkipPadding: 18 },
       grid: { color: color("--hairline"), borderColor: color("--strong-line") },
       ...more,
     });
@@ -170,9 +183,9 @@ export class ChartView {
         onClick: (_, [hit]) => hit && this.onPick(datasets[hit.datasetIndex].data[hit.index].series.id),
         onHover: (event, hits) => { event.native.target.style.cursor = hits.length ? "pointer" : ""; },
         scales: {
-          x: axis(`${LATENCY_NAMES[state.latency]}, ${state.percentile}`, formatMs,
+          x: axis(`${LATENCY_NAMES[state.latency]}, ${state.percentile}`, tickMs,
             { type: isLog ? "logarithmic" : "linear", beginAtZero: !isLog }),
-          y: axis(RATE_NAMES[state.rate], formatRate, { beginAtZero: true }),
+          y: axis(RATE_NAMES[state.rate], tickNumber, { beginAtZero: true }),
         },
         plugins: {
           legend: { display: false },

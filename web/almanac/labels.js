@@ -29,8 +29,12 @@ export function precisionLabel(point) {
   return `${point.weights}${kv}`;
 }
 
+export function versionLabel(point) {
+  return [point.engine, point.engine_version].filter(Boolean).join(" ");
+}
+
 export function engineLabel(point) {
-  return [point.engine, point.engine_version, point.engine_config].filter(Boolean).join(" ");
+  return [versionLabel(point), point.engine_config].filter(Boolean).join(" ");
 }
 
 export function loadLabel(point) {
@@ -38,14 +42,25 @@ export function loadLabel(point) {
   if (point.arrival === "closed") return `${formatCount(point.concurrency)} at a time`;
   if (point.arrival === "burst") return `all at once${atOnce}`;
   if (point.arrival === "offline") return `inside the engine${atOnce}`;
-  return `${formatRate(point.request_rate)}/s ${point.arrival}`;
+  const arrival = point.arrival === "poisson" ? "Poisson" : point.arrival;
+  return `${tickNumber(point.request_rate)}/s ${arrival}`;
 }
 
-// "12.3" or "12.3 ± 0.4", with half the confidence interval's width.
-export function withInterval(figure, format = formatRate) {
+// Three significant digits and no zeros after them: "12", "0.25", "1,500".
+export function tickNumber(value) {
+  return Number(value.toPrecision(3)).toLocaleString("en-US");
+}
+
+export function tickMs(ms) {
+  return ms < 1000 ? `${tickNumber(ms)} ms` : `${tickNumber(ms / 1000)} s`;
+}
+
+// "12.3" or "12.3 ± 1.4 %": half the confidence interval's width as a share of the mean.
+export function withInterval(figure) {
   if (!figure) return "–";
-  if (figure.low === null) return format(figure.mean);
-  return `${format(figure.mean)} ± ${format((figure.high - figure.low) / 2)}`;
+  if (figure.low === null || figure.mean === 0) return formatRate(figure.mean);
+  const half = (100 * (figure.high - figure.low)) / 2 / figure.mean;
+  return `${formatRate(figure.mean)} ± ${half < 10 ? half.toFixed(1) : half.toFixed(0)} %`;
 }
 
 export function latencyText(figure) {

@@ -19,8 +19,8 @@ class AlmanacPage {
     this.all = readSeries(points);
     this.byId = new Map(this.all.map((series) => [series.id, series]));
     this.state = new State(() => this.show());
-    const onPick = (point) => this.state.set({ point }, { step: true });
-    this.onPick = onPick;
+    this.onPick = (point) => this.state.set({ point }, { step: true });
+    const { onPick } = this;
     this.filters = new Filters(byId("filters"), this.state);
     this.chart = new ChartView(byId("chart"), { onPick });
     this.table = new TableView(byId("table"), this.state, { onPick });
@@ -62,7 +62,7 @@ class AlmanacPage {
     });
     if (this.points.length === 0) return;
     if (values.view === "explore") this.showExplore();
-    if (values.view === "summary") showSummary(byId("summary"), this.points, this.all);
+    if (values.view === "summary") showSummary(byId("summary"), this.points, this.all, this.onPick);
     this.panel.show(this.byId.get(values.point), values.percentile);
   }
 

@@ -2,7 +2,7 @@
 import { h, button, formatCount, formatMs, formatRate } from "../shared/dom.js";
 import { groupBy } from "./points.js";
 import { caveats } from "./caveats.js";
-import { deviceLabel, engineLabel, loadLabel, precisionLabel, shapeLabel } from "./labels.js";
+import { deviceLabel, loadLabel, precisionLabel, shapeLabel, versionLabel } from "./labels.js";
 
 // What one printed page holds.
 const MOST_ROWS = 16;
@@ -22,29 +22,29 @@ function best(group, name, isLess = false) {
   }, null);
 }
 
-function cell(series, name, format) {
+function cell(series, name, format, onPick) {
   if (!series) return h("td", { class: "num" }, "–");
-  return h("td", { class: "num" }, format(series.figures[name].mean),
+  return h("td", { class: "num" },
+    button(format(series.figures[name].mean), () => onPick(series.id), { class: "link", title: "Commands and raw rows" }),
     h("span", { class: "at muted" }, loadLabel(series.first)));
 }
 
-function engineRow(group) {
-  const { first } = group[0];
+function engineRow(group, onPick) {
   return h("tr", {},
-    h("th", { scope: "row" }, engineLabel(first)),
-    cell(best(group, "output_tok_s"), "output_tok_s", formatRate),
-    cell(best(group, "ttft_ms_p50", true), "ttft_ms_p50", formatMs),
-    cell(best(group, "decode_tok_s_p50"), "decode_tok_s_p50", formatRate));
+    h("th", { scope: "row" }, versionLabel(group[0].first)),
+    cell(best(group, "output_tok_s"), "output_tok_s", formatRate, onPick),
+    cell(best(group, "ttft_ms_p50", true), "ttft_ms_p50", formatMs, onPick),
+    cell(best(group, "decode_tok_s_p50"), "decode_tok_s_p50", formatRate, onPick));
 }
 
-function settingRows(group) {
+function settingRows(group, onPick) {
   const [series] = group;
   const { first } = series;
   const title = [first.model, precisionLabel(first) + (first.dummy_weights ? ", dummy weights" : ""),
     deviceLabel(series), shapeLabel(series.shape)].join(" · ");
-  const engines = [...groupBy(group, (each) => engineLabel(each.first)).values()];
+  const engines = [...groupBy(group, (each) => versionLabel(each.first)).values()];
   return [h("tr", { class: "setting" }, h("th", { scope: "rowgroup", colspan: "4" }, title)),
-    ...engines.map(engineRow)];
+    ...engines.map((each) => engineRow(each, onPick))];
 }
 
 // Settings that compare engines come first, then those measured most.
@@ -65,18 +65,18 @@ function headline(points, series) {
   };
   return h("dl", { class: "facts" },
     h("dt", {}, "Data"), h("dd", {}, `${formatCount(points.length)} runs, ${formatCount(series.length)} measurements${span}`),
-    h("dt", {}, "Engines"), h("dd", {}, list((each) => engineLabel(each.first))),
+    h("dt", {}, "Engines"), h("dd", {}, list((each) => versionLabel(each.first))),
     h("dt", {}, "Models"), h("dd", {}, list((each) => each.first.model)),
     h("dt", {}, "Machines"), h("dd", {}, list(deviceLabel)));
 }
 
-export function showSummary(root, points, all) {
+export function showSummary(root, points, all, onPick) {
   const valid = all.filter((series) => series.isValid);
   const rows = [];
   let numSettings = 0;
   const settings = orderedSettings(valid);
   for (const group of settings) {
-    const next = settingRows(group);
+    const next = settingRows(group, onPick);
     if (rows.length > 0 && rows.length + next.length > 2 * MOST_ROWS) break;
     rows.push(...next);
     numSettings += 1;
@@ -88,7 +88,7 @@ export function showSummary(root, points, all) {
     headline(points, all),
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Best figures" },
       h("table", { class: "points summary-table" },
-        h("caption", {}, "Best measured figure of each quantity by itself, with the load at which it was measured. No row holds all three at once."),
+        h("caption", {}, "Best measured figure of each quantity by itself, over configurations and loads, with its load. No row holds all three at once."),
         h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Engine"),
           h("th", { scope: "col", class: "num" }, "Aggregate output tok/s"),
           h("th", { scope: "col", class: "num" }, "First token p50"),

@@ -23,7 +23,7 @@ function columns(state, prices) {
       value: figure(`decode_tok_s_${percentile}`), text: (s) => formatRate(s.figures[`decode_tok_s_${percentile}`]?.mean ?? NaN) },
     { id: "requests_s", title: "Requests/s", number: true, group: "rate", value: figure("requests_s"), text: (s) => withInterval(s.figures.requests_s) },
     { id: "output_tok_s", title: "Output tok/s", number: true, value: figure("output_tok_s"), text: (s) => withInterval(s.figures.output_tok_s) },
-    { id: "total_tok_s", title: "In + out tok/s", number: true, value: figure("total_tok_s"), text: (s) => withInterval(s.figures.total_tok_s) },
+    { id: "total_tok_s", title: "In + out tok/s", number: true, value: figure("total_tok_s"), text: (s) => formatRate(s.figures.total_tok_s?.mean ?? NaN) },
   ];
   if (prices.size > 0) {
     const cost = (s) => costPerMillion(s, prices.get(s.device));
@@ -40,6 +40,13 @@ function sorted(rows, column, isDescending) {
     const order = x < y ? -1 : x > y ? 1 : 0;
     return isDescending ? -order : order;
   });
+}
+
+// Where a series comes from, as far as that differs within the table.
+function origins(shown) {
+  const parts = [(s) => s.first.git_commit.slice(0, 10), (s) => s.first.campaign]
+    .filter((of) => new Set(shown.map(of)).size > 1);
+  return (series) => parts.map((of) => of(series)).filter(Boolean).join(" · ");
 }
 
 export class TableView {
@@ -62,6 +69,7 @@ export class TableView {
       "aria-sort": each === column ? (isDescending || !values.sort ? "descending" : "ascending") : null },
     button(each.title, () => this.sortBy(each, column, isDescending || !values.sort),
       { class: "quiet", id: `sort-${each.id}` }));
+    const from = origins(choice.shown);
     const focused = document.activeElement?.id;
     const left = this.root.querySelector(".scroll")?.scrollLeft ?? 0;
     this.root.replaceChildren(
@@ -70,7 +78,7 @@ export class TableView {
         h("table", { class: "points" },
           h("caption", { class: "off-screen" }, "Measured points, one line for the repeats of a measurement"),
           h("thead", {}, h("tr", {}, all.map(heading), h("th", { scope: "col" }, "Notes"))),
-          h("tbody", {}, shown.map((series) => this.row(series, all))))));
+          h("tbody", {}, shown.map((series) => this.row(series, all, from(series)))))));
     this.root.querySelector(".scroll").scrollLeft = left;
     if (rows.length > shown.length) {
       this.root.append(button(`Show ${formatCount(Math.min(ROWS_AT_ONCE, rows.length - shown.length))} more of ${formatCount(rows.length)}`,
@@ -100,12 +108,13 @@ export class TableView {
     this.state.set({ sort: `${descending ? "-" : ""}${column.id}` });
   }
 
-  row(series, all) {
+  row(series, all, origin) {
     const [name, ...rest] = all;
     const isChosen = series.id === this.state.values.point;
     return h("tr", { class: [series.isValid ? "" : "is-invalid", isChosen ? "is-chosen" : ""].join(" ").trim() || null },
       h("th", { scope: "row" }, button(name.text(series), () => this.onPick(series.id),
-        { class: "link", id: `row-${series.id}`, title: "Commands and raw rows" })),
+        { class: "link", id: `row-${series.id}`, title: "Commands and raw rows" }),
+        origin ? h("span", { class: "from muted" }, origin) : null),
       rest.map((column) => h("td", { class: this.cellClass(column) }, column.text(series))),
       h("td", { class: "notes" }, cautions(series).map(([mark, why]) =>
         h("span", { class: mark === "invalid" || mark === "disputed" ? "mark bad" : "mark", title: why }, mark))));
