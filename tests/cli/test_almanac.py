@@ -3,8 +3,12 @@
 import csv
 import io
 import json
+import re
 import shutil
 import sqlite3
+import subprocess
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -124,3 +128,71 @@ def test_add_copies_a_valid_file_and_explains_a_bad_one(slipstream, tmp_path):
     bad.write_text(bad.read_text().replace("Apache-2.0", "MIT"))
     slipstream.refuses(1, "almanac", "add", bad, "--to", folder, says="another file of this name")
     slipstream.refuses(2, "almanac", "add", tmp_path / "none.toml", "--to", folder, says="none.toml")
+
+
+def test_the_page_is_written_as_a_folder_and_replaced_as_one(slipstream, store, tmp_path):
+    assert slipstream.run("almanac", "import", write(tmp_path / "r.jsonl", record()), "--store",
+                          store).code == 0
+    site = tmp_path / "new" / "site"
+    done = slipstream.run("almanac", "export", site, "--store", store)
+    assert (done.code, done.out, done.err) == (0, f"{site}/index.html\n", "")
+    files = sorted(str(path.relative_to(site)) for path in site.rglob("*") if path.is_file())
+    assert files == ["almanac/points.csv", "almanac/points.db", "almanac/points.js",
+                     "almanac/points.jsonl", "assets/almanac/almanac.css",
+                     "assets/almanac/almanac.js", "assets/shared/base.css", "assets/shared/mark.svg",
+                     "assets/vendor/chart.js", "index.html"]
+    assert (site / "almanac/points.jsonl").read_text() == slipstream.run(
+        "almanac", "export", "--jsonl", "--store", store).out
+    with sqlite3.connect(site / "almanac/points.db") as database:
+        assert database.execute("SELECT model FROM points").fetchall() == [("qwen3-8b",)]
+    database.close()
+    page = (site / "index.html").read_text()
+    for name in re.findall(r'(?:src|href)="([^"#]+)"', page):
+        assert (site / name).is_file(), name
+
+    slipstream.run("almanac", "import", write(tmp_path / "r.jsonl", record(repeat=1)), "--store", store)
+    assert slipstream.run("almanac", "export", site, "--store", store).code == 0
+    assert (site / "almanac/points.jsonl").read_text().count("\n") == 2
+
+
+def test_the_page_is_never_written_over_something_else(slipstream, store, tmp_path):
+    path = write(tmp_path / "rows.jsonl", record())
+    slipstream.refuses(1, "almanac", "export", tmp_path / "site", "--store", store, says="is not there")
+    slipstream.run("almanac", "import", path, "--store", store)
+    slipstream.refuses(2, "almanac", "export", tmp_path, "--store", store, says="holds other files")
+    slipstream.refuses(2, "almanac", "export", path, "--store", store, says="is a file")
+    for flags in (["--csv"], ["--jsonl"]):
+        slipstream.refuses(2, "almanac", "export", tmp_path / "site", *flags, "--store", store,
+                           says="give one of")
+    slipstream.refuses(2, "almanac", "export", tmp_path / "site", "--model", "m", "--store", store,
+                       says="filters them itself")
+    assert not (tmp_path / "site").exists()
+    slipstream.refuses(1, "almanac", "export", "/proc/site", "--store", store, says="cannot be written")
+
+
+def test_page_serves_its_files_and_nothing_else(slipstream, store, tmp_path):
+    slipstream.refuses(1, "almanac", "page", "--store", store, says="is not there")
+    slipstream.run("almanac", "import", write(tmp_path / "r.jsonl", record()), "--store", store)
+    process = slipstream.start("almanac", "page", "--store", store, "--port", "0",
+                               stdout=subprocess.PIPE)
+    try:
+        url = re.search(r"http://\S+", process.stdout.readline().decode())[0]
+        with urllib.request.urlopen(url) as page:
+            assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+            assert page.headers["X-Content-Type-Options"] == "nosniff"
+        with urllib.request.urlopen(f"{url}/points.jsonl") as file:
+            assert json.loads(file.read())["model"] == "qwen3-8b"
+        port = url.split(":")[2].split("/")[0]
+        slipstream.refuses(1, "almanac", "page", "--store", store, "--port", port, says=port)
+        for path, status in (("/almanac/almanac.db", 404), ("/v1/models", 404), ("/assets/", 404)):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(url.removesuffix("/almanac") + path)
+            assert refused.value.code == status
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(url, data=b"{}")
+        assert refused.value.code == 405
+    finally:
+        process.terminate()
+        process.stdout.close()
+        assert process.wait(30) == 0
+        process.stderr.close()

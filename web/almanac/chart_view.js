@@ -14,7 +14,6 @@ const LOG_SPAN = 15;
 const MOST_IN_LEGEND = 24;
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const still = matchMedia("(prefers-reduced-motion: reduce)");
 const printed = matchMedia("print");
 
 // 95 % confidence intervals of the throughput, as whiskers.
@@ -176,11 +175,13 @@ export class ChartView {
       data: { datasets },
       plugins: [whiskers, limitLine],
       options: {
-        animation: still.matches || latencies.length > 500 ? false : { duration: 200 },
+        animation: false,
         maintainAspectRatio: false,
         font: { family: style.fontFamily },
         interaction: { mode: "nearest", intersect: true },
-        onClick: (_, [hit]) => hit && this.onPick(datasets[hit.datasetIndex].data[hit.index].series.id),
+        // Later, since picking makes a new chart and this one is still at work on the click.
+        onClick: (_, [hit]) => hit && setTimeout(() =>
+          this.onPick(datasets[hit.datasetIndex].data[hit.index].series.id)),
         onHover: (event, hits) => { event.native.target.style.cursor = hits.length ? "pointer" : ""; },
         scales: {
           x: axis(`${LATENCY_NAMES[state.latency]}, ${state.percentile}`, tickMs,

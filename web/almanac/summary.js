@@ -4,8 +4,8 @@ import { groupBy } from "./points.js";
 import { caveats } from "./caveats.js";
 import { deviceLabel, loadLabel, precisionLabel, shapeLabel, versionLabel } from "./labels.js";
 
-// What one printed page holds.
-const MOST_ROWS = 16;
+// What one printed page holds: settings and engines, a line each.
+const MOST_ROWS = 26;
 
 // Engines are compared where all but the engine is the same.
 function settingOf(series) {
@@ -77,7 +77,7 @@ export function showSummary(root, points, all, onPick) {
   const settings = orderedSettings(valid);
   for (const group of settings) {
     const next = settingRows(group, onPick);
-    if (rows.length > 0 && rows.length + next.length > 2 * MOST_ROWS) break;
+    if (rows.length > 0 && rows.length + next.length > MOST_ROWS) break;
     rows.push(...next);
     numSettings += 1;
   }

@@ -8,13 +8,13 @@ import {
 // More rows only when asked for: thousands make every change of a filter slow.
 const ROWS_AT_ONCE = 100;
 
-function columns(state, prices) {
+function columns(state, prices, origin) {
   const { percentile } = state;
   const figure = (name) => (series) => series.figures[name]?.mean ?? null;
   const all = [
-    { id: "engine", title: "Engine", value: (s) => engineLabel(s.first), text: (s) => engineLabel(s.first) },
-    { id: "device", title: "Device", value: deviceLabel, text: deviceLabel },
-    { id: "precision", title: "Precision", value: (s) => precisionLabel(s.first), text: (s) => precisionLabel(s.first) },
+    { id: "engine", title: "Engine", value: (s) => engineLabel(s.first), text: (s) => engineLabel(s.first), below: origin },
+    { id: "device", title: "Device and precision", value: (s) => `${deviceLabel(s)} ${precisionLabel(s.first)}`,
+      text: deviceLabel, below: (s) => precisionLabel(s.first) },
     { id: "load", title: "Load", value: (s) => s.first.request_rate || s.first.concurrency, text: (s) => loadLabel(s.first) },
     { id: "runs", title: "Runs", number: true, value: (s) => s.points.length, text: (s) => formatCount(s.points.length) },
     { id: "ttft", title: `First token ${percentile}`, number: true, group: "latency",
@@ -43,7 +43,7 @@ function sorted(rows, column, isDescending) {
 }
 
 // Where a series comes from, as far as that differs within the table.
-function origins(shown) {
+function originIn(shown) {
   const parts = [(s) => s.first.git_commit.slice(0, 10), (s) => s.first.campaign]
     .filter((of) => new Set(shown.map(of)).size > 1);
   return (series) => parts.map((of) => of(series)).filter(Boolean).join(" · ");
@@ -59,7 +59,7 @@ export class TableView {
 
   show(choice) {
     const { values } = this.state;
-    const all = columns(values, this.state.prices());
+    const all = columns(values, this.state.prices(), originIn(choice.shown));
     const isDescending = values.sort.startsWith("-");
     const column = all.find(({ id }) => id === values.sort.replace("-", ""))
       ?? all.find(({ id }) => id === values.rate);
@@ -69,7 +69,6 @@ export class TableView {
       "aria-sort": each === column ? (isDescending || !values.sort ? "descending" : "ascending") : null },
     button(each.title, () => this.sortBy(each, column, isDescending || !values.sort),
       { class: "quiet", id: `sort-${each.id}` }));
-    const from = origins(choice.shown);
     const focused = document.activeElement?.id;
     const left = this.root.querySelector(".scroll")?.scrollLeft ?? 0;
     this.root.replaceChildren(
@@ -78,7 +77,7 @@ export class TableView {
         h("table", { class: "points" },
           h("caption", { class: "off-screen" }, "Measured points, one line for the repeats of a measurement"),
           h("thead", {}, h("tr", {}, all.map(heading), h("th", { scope: "col" }, "Notes"))),
-          h("tbody", {}, shown.map((series) => this.row(series, all, from(series)))))));
+          h("tbody", {}, shown.map((series) => this.row(series, all))))));
     this.root.querySelector(".scroll").scrollLeft = left;
     if (rows.length > shown.length) {
       this.root.append(button(`Show ${formatCount(Math.min(ROWS_AT_ONCE, rows.length - shown.length))} more of ${formatCount(rows.length)}`,
@@ -103,19 +102,25 @@ export class TableView {
     return [number ? "num" : "", group ? "group-start" : ""].join(" ").trim() || null;
   }
 
+  // A second, quiet line of a cell.
+  below(series, { below }) {
+    const text = below?.(series);
+    return text ? h("span", { class: "below muted" }, text) : null;
+  }
+
   sortBy(column, current, isDescending) {
     const descending = column === current ? !isDescending : Boolean(column.number);
     this.state.set({ sort: `${descending ? "-" : ""}${column.id}` });
   }
 
-  row(series, all, origin) {
+  row(series, all) {
     const [name, ...rest] = all;
     const isChosen = series.id === this.state.values.point;
     return h("tr", { class: [series.isValid ? "" : "is-invalid", isChosen ? "is-chosen" : ""].join(" ").trim() || null },
       h("th", { scope: "row" }, button(name.text(series), () => this.onPick(series.id),
         { class: "link", id: `row-${series.id}`, title: "Commands and raw rows" }),
-        origin ? h("span", { class: "from muted" }, origin) : null),
-      rest.map((column) => h("td", { class: this.cellClass(column) }, column.text(series))),
+        this.below(series, name)),
+      rest.map((column) => h("td", { class: this.cellClass(column) }, column.text(series), this.below(series, column))),
       h("td", { class: "notes" }, cautions(series).map(([mark, why]) =>
         h("span", { class: mark === "invalid" || mark === "disputed" ? "mark bad" : "mark", title: why }, mark))));
   }
