@@ -22,8 +22,8 @@ set(EMBED_VENDOR
   ${EMBED_NODE}/highlight.js/lib/highlight.js
   ${EMBED_CHART_JS})
 # The almanac's page also opens from disk, where a browser loads classic scripts but no modules. So its
-# modules are joined into one script, each after those that it imports. They import whole lines at
-# their top and export declarations, and their top-level names differ: a clash is a syntax error.
+# modules are joined into one script, each after those that it imports. They import by whole statements,
+# export declarations, and share one space of top-level names.
 set(EMBED_ALMANAC_MODULES shared/dom.js almanac/statistics.js almanac/points.js almanac/state.js
   almanac/labels.js almanac/choice.js almanac/filters.js almanac/chart_view.js almanac/table_view.js
   almanac/answer.js almanac/point_panel.js almanac/caveats.js almanac/summary.js almanac/main.js)
@@ -58,11 +58,21 @@ endfunction()
 
 function(embed_join_modules out)
   set(joined "\"use strict\";\n(() => {\n")
+  set(names "")
   foreach(module ${ARGN})
     file(READ ${WEB}/${module} text)
     string(REGEX REPLACE "(^|\n)import [^;]*;" "\\1" text "${text}")
     string(REGEX REPLACE "(^|\n)export " "\\1" text "${text}")
     string(APPEND joined "${text}")
+    # Two functions of one name are no error of JavaScript's: the last would quietly be both.
+    string(REGEX MATCHALL "\n(function|const|let|class) [A-Za-z0-9_]+" declared "\n${text}")
+    foreach(declaration ${declared})
+      string(REGEX REPLACE "^.* " "" name "${declaration}")
+      if(name IN_LIST names)
+        message(FATAL_ERROR "${module} declares ${name} as another module of the almanac does; rename it")
+      endif()
+      list(APPEND names ${name})
+    endforeach()
   endforeach()
   file(WRITE ${out} "${joined}})();\n")
 endfunction()

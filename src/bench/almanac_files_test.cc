@@ -77,7 +77,8 @@ TEST_F(AlmanacFiles, TextsAreListedOnceAndStayTexts) {
   store(point(hostile + "2"));
   size_t num_models = 0;
   bool has_hostile = false;
-  for (const Json& text : script().at("texts")) {
+  const Json data = script();
+  for (const Json& text : data.at("texts")) {
     num_models += text == "m" ? 1 : 0;
     has_hostile = has_hostile || text == hostile;
   }

@@ -43,9 +43,14 @@ Status replace_file(const fs::path& path, std::string_view bytes) {
   std::ofstream file(part, std::ios::binary | std::ios::trunc);
   file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   file.close();
-  if (!file) return cannot_write(path, "the write failed");
-  fs::rename(part, path, code);
-  return code ? cannot_write(path, code.message()) : Status();
+  std::string why = file ? "" : "the write failed";
+  if (why.empty()) {
+    fs::rename(part, path, code);
+    if (code) why = code.message();
+  }
+  if (why.empty()) return {};
+  fs::remove(part, code);
+  return cannot_write(path, why);
 }
 
 Status require_own_folder(const fs::path& folder) {

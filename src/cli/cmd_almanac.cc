@@ -133,7 +133,7 @@ Status ExportCommand::write_site(PointStore& store) const {
 
 Result<int> ExportCommand::run() {
   if (jsonl_ + csv_ + !site_folder_.empty() != 1) {
-    return bad_usage("give one of --jsonl, --csv and a folder for the page");
+    return bad_usage("give one of --jsonl and --csv, or a folder for the page");
   }
   if (!site_folder_.empty() && filter_.is_set()) {
     return bad_usage("the page takes all points and filters them itself; leave the filters out");

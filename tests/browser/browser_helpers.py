@@ -1,11 +1,18 @@
 """What several browser tests do with a page."""
 
+import os
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 DESKTOP = {"viewport": {"width": 1440, "height": 900}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True,
          "device_scale_factor": 2}
+
+
+def binary():
+    build = Path(os.environ.get("SLIPSTREAM_BUILD_DIR", ROOT / "build"))
+    return build / "slipstream"
 
 
 def ask(page, text):

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from browser_helpers import DESKTOP
+from browser_helpers import DESKTOP, binary
 from mock_server import MockServer
 
-ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome")
                  if (path := shutil.which(name))), None)
 DEFAULT_MODEL = "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -35,8 +34,9 @@ def browser():
 
 @pytest.fixture
 def mock():
-    if shutil.which("cmake") is None or not Path("/usr/share/nodejs/marked").exists():
-        pytest.skip("cmake or node-marked is not installed")
+    libraries = ("/usr/share/nodejs/marked", "/usr/share/javascript/chart.js")
+    if shutil.which("cmake") is None or not all(Path(each).exists() for each in libraries):
+        pytest.skip("cmake, node-marked or libjs-chart.js is not installed")
     server = MockServer(rate=400).start()
     yield server
     server.shutdown()
@@ -72,11 +72,6 @@ def open_page(browser):
 @pytest.fixture
 def page(open_page, mock):
     return open_page(mock.url)
-
-
-def binary():
-    build = Path(os.environ.get("SLIPSTREAM_BUILD_DIR", ROOT / "build"))
-    return build / "slipstream"
 
 
 def default_model():

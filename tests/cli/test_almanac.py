@@ -196,3 +196,19 @@ def test_page_serves_its_files_and_nothing_else(slipstream, store, tmp_path):
         process.stdout.close()
         assert process.wait(30) == 0
         process.stderr.close()
+
+
+def test_a_model_server_shows_the_points_it_is_given_to_everyone(slipstream, stories, store, tmp_path):
+    serve = ("serve", stories, "--port", "0", "--no-usage", "--api-key", "secret")
+    slipstream.refuses(1, *serve, "--almanac", store, says="is not there")
+    slipstream.run("almanac", "import", write(tmp_path / "r.jsonl", record()), "--store", store)
+    process = slipstream.start(*serve, "--almanac", store, stdout=subprocess.PIPE)
+    try:
+        url = re.search(r"http://\S+", process.stdout.readline().decode())[0]
+        with urllib.request.urlopen(f"{url}/almanac/points.csv") as file:
+            assert b"qwen3-8b" in file.read()
+        with urllib.request.urlopen(f"{url}/almanac") as page:
+            assert b"almanac/points.js" in page.read()
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)

@@ -164,9 +164,14 @@ export class ChartView {
     const least = latencies.reduce((low, x) => Math.min(low, x), Infinity);
     const most = latencies.reduce((high, x) => Math.max(high, x), 0);
     const isLog = least > 0 && most / least > LOG_SPAN;
+    // Few enough numbers that none touches the next.
+    const isNarrow = this.box.clientWidth < 500;
+    const labelled = isNarrow ? [1, 3] : [1, 2, 5];
+    const latencyTick = (ms) =>
+      (isLog && !labelled.includes(Math.round(ms / 10 ** Math.floor(Math.log10(ms) + 1e-9))) ? null : tickMs(ms));
     const axis = (text, format, more) => ({
       title: { display: true, text, color: color("--ink") },
-      ticks: { color: color("--muted"), callback: format, maxTicksLimit: 8, maxRotation: 0, autoSkipPadding: 18 },
+      ticks: { color: color("--muted"), callback: format, maxTicksLimit: 8, maxRotation: 0 },
       grid: { color: color("--hairline"), borderColor: color("--strong-line") },
       ...more,
     });
@@ -184,7 +189,7 @@ export class ChartView {
           this.onPick(datasets[hit.datasetIndex].data[hit.index].series.id)),
         onHover: (event, hits) => { event.native.target.style.cursor = hits.length ? "pointer" : ""; },
         scales: {
-          x: axis(`${LATENCY_NAMES[state.latency]}, ${state.percentile}`, tickMs,
+          x: axis(`${LATENCY_NAMES[state.latency]}, ${state.percentile}`, latencyTick,
             { type: isLog ? "logarithmic" : "linear", beginAtZero: !isLog }),
           y: axis(RATE_NAMES[state.rate], tickNumber, { beginAtZero: true }),
         },

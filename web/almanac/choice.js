@@ -22,7 +22,7 @@ export function parseShape(text) {
   return tokens.every((count) => count > 0) ? tokens : null;
 }
 
-export function nearestShape(shapes, wanted) {
+function nearestShape(shapes, wanted) {
   return [...shapes].sort((a, b) => distance(a, wanted) - distance(b, wanted))[0];
 }
 
@@ -40,9 +40,10 @@ function passes(series, state, name) {
   return Array.isArray(wanted) ? wanted.includes(value) : wanted === value;
 }
 
-// {models, shapes, options, shown, limited, notices}: `shown` pass every filter but the latency
-// objective, `met` also meet it. `options[name]` are the values of a filter for this model and
-// shape with their counts. `notices` say in one line each what was asked for and is not there.
+// {model, models, shape, shapes, options, shown, met, numInvalid, notices}: `shown` pass every filter
+// but the latency objective, `met` also meet it. `options[name]` are the values of a filter for this
+// model and shape with their counts. `notices` say in one line each what was asked for and is not
+// there.
 export function choose(all, state) {
   const notices = [];
   const models = byCount(groupBy(all, (series) => series.first.model)).map(([name]) => name);
@@ -74,7 +75,7 @@ function chooseShape(counts, shapes, state, notices) {
   const wanted = parseShape(state.want);
   if (wanted) {
     const nearest = nearestShape(shapes, wanted);
-    if (!nearest.startsWith(`${wanted.join("/")}`)) {
+    if (distance(nearest, wanted) > 0) {
       notices.push(`${wanted.join(" in / ")} out was not measured; showing the nearest shape.`);
     }
     return nearest;

@@ -20,6 +20,7 @@ export class Filters {
   constructor(root, state) {
     this.root = root;
     this.state = state;
+    this.isCustom = false; // the latency objective is being typed
   }
 
   // Rebuilt as a whole; the control that was in use keeps the focus.
@@ -45,10 +46,15 @@ export class Filters {
           select("f-campaign", [["", "all"], ...choice.options.campaign.map(([name]) => [name, name])],
             values.campaign, (campaign) => this.state.set({ campaign }))) : null,
         this.prices(choice),
-        button("Reset", () => this.state.set({ weights: [], gpu: [], engine: [], campaign: "",
-          limit: "", percentile: "p50", want: "", invalid: "", point: "" }),
-        { class: "quiet", id: "f-reset" })));
+        button("Reset", () => this.reset(), { class: "quiet", id: "f-reset" })));
     if (focused) document.getElementById(focused)?.focus();
+  }
+
+  // Prices stay: they are no filter.
+  reset() {
+    this.isCustom = false;
+    this.state.set({ weights: [], gpu: [], engine: [], campaign: "", limit: "", percentile: "p50",
+      want: "", invalid: "" });
   }
 
   workload(want) {
@@ -64,17 +70,17 @@ export class Filters {
   }
 
   limit({ limit }) {
-    const isCustom = limit !== "" && !LIMITS.some(([value]) => value === limit);
+    const isCustom = this.isCustom || (limit !== "" && !LIMITS.some(([value]) => value === limit));
     const options = [...LIMITS, ["custom", "custom…"]];
     const input = h("input", { id: "f-limit-ms", type: "number", min: "1", step: "any",
       value: limit, "aria-label": "First token within, ms", class: "number",
       onchange: () => this.state.set({ limit: input.value }) });
-    const chosen = select("f-limit", options, isCustom || this.custom ? "custom" : limit, (value) => {
-      this.custom = value === "custom";
-      this.state.set({ limit: this.custom ? limit || "500" : value });
+    const chosen = select("f-limit", options, isCustom ? "custom" : limit, (value) => {
+      this.isCustom = value === "custom";
+      this.state.set({ limit: this.isCustom ? limit || "500" : value });
     });
     return field("First token", h("span", { class: "row" }, chosen,
-      isCustom || this.custom ? [input, "ms"] : null));
+      isCustom ? [input, "ms"] : null));
   }
 
   // None ticked is the same as all.

@@ -6,7 +6,7 @@ import {
 } from "./labels.js";
 
 // A script that runs as it stands: the server behind, the client when it answers.
-export function snippet(point) {
+function snippet(point) {
   const { server_command: server, client_command: client } = point;
   if (!client) return "";
   if (!server) return `${client}\n`;

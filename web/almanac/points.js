@@ -2,12 +2,11 @@
 import { areDisjoint, meanWithInterval } from "./statistics.js";
 
 // A client that sends later than this at its 99th percentile has measured itself.
-export const MAX_CLIENT_LAG_MS = 1;
+const MAX_CLIENT_LAG_MS = 1;
 
 const LATENCIES = ["ttft", "itl", "tpot", "e2e"];
 const RATES = ["requests_s", "output_tok_s", "total_tok_s"];
-const OTHER_FIGURES = ["goodput_requests_s", "cold_start_s", "power_w_mean",
-  "joules_per_output_token", "peak_memory_bytes", "accuracy", "image_bytes", "mean_batch"];
+const PERCENTILES = ["p50", "p99"];
 // Equal in two series that measured the same thing at different times.
 const SAME_MEASUREMENT = ["engine", "engine_version", "engine_config", "git_commit", "model",
   "weights", "dummy_weights", "kv", "gpu", "cpu", "num_devices", "tokens_in", "tokens_out",
@@ -41,25 +40,20 @@ function makeSeries(points) {
   const valid = points.filter((point) => !isLagging(point));
   const used = valid.length > 0 ? valid : points;
   const figures = {};
-  for (const name of [...RATES, ...OTHER_FIGURES]) {
+  const latencies = LATENCIES.flatMap((latency) =>
+    PERCENTILES.map((percentile) => `${latency}_ms_${percentile}`));
+  for (const name of [...RATES, ...latencies]) {
     figures[name] = meanWithInterval(used.map((point) => point[name] ?? NaN));
   }
-  for (const latency of LATENCIES) {
-    for (const statistic of ["mean", "p50", "p99"]) {
-      const name = `${latency}_ms_${statistic}`;
-      figures[name] = meanWithInterval(used.map((point) => point[name] ?? NaN));
-    }
-  }
-  for (const statistic of ["p50", "p99"]) {
+  for (const percentile of PERCENTILES) {
     // Tokens a second that one reader sees after the first token.
-    figures[`decode_tok_s_${statistic}`] = meanWithInterval(used.map(
-      (point) => (point[`tpot_ms_${statistic}`] > 0 ? 1000 / point[`tpot_ms_${statistic}`] : NaN)));
+    figures[`decode_tok_s_${percentile}`] = meanWithInterval(used.map(
+      (point) => (point[`tpot_ms_${percentile}`] > 0 ? 1000 / point[`tpot_ms_${percentile}`] : NaN)));
   }
   return {
     id: first.series_id,
     first,
     points,
-    numUsed: used.length,
     numInvalid: points.length - valid.length,
     isValid: valid.length > 0,
     numErrors: points.reduce((sum, point) => sum + (point.errors ?? 0), 0),
@@ -67,7 +61,6 @@ function makeSeries(points) {
     variant: keyOf(first, SAME_VARIANT),
     measurement: keyOf(first, SAME_MEASUREMENT),
     device: first.gpu || first.cpu || "CPU of unknown name",
-    isGpu: first.gpu !== "",
     shape: shapeKey(first),
     disagrees: false,
   };
@@ -99,14 +92,14 @@ export function groupBy(items, key) {
   return groups;
 }
 
-export function shapeKey(point) {
+function shapeKey(point) {
   const prefix = point.prefix_share > 0 ? `/${point.prefix_share}` : "";
   return `${point.tokens_in}/${point.tokens_out}${prefix}`;
 }
 
 // The price of a million output tokens at `price` an hour for each device; null: not known.
-export function costPerMillion(series, price, rate = "output_tok_s") {
-  const tokens = series.figures[rate]?.mean;
+export function costPerMillion(series, price) {
+  const tokens = series.figures.output_tok_s?.mean;
   if (!(price > 0) || !(tokens > 0)) return null;
   return (price * series.first.num_devices * 1e6) / (tokens * 3600);
 }

@@ -14,7 +14,7 @@ const CHOICES = {
   latency: ["ttft", "tpot", "itl", "e2e"],
 };
 
-export function parseState(hash) {
+function parseState(hash) {
   const params = new URLSearchParams(hash.replace(/^#/, ""));
   const state = { ...DEFAULTS };
   for (const name of Object.keys(DEFAULTS)) {
@@ -27,7 +27,7 @@ export function parseState(hash) {
   return state;
 }
 
-export function stateHash(state) {
+function stateHash(state) {
   const params = new URLSearchParams();
   for (const [name, value] of Object.entries(state)) {
     if (LISTS.includes(name)) value.forEach((each) => params.append(name, each));

@@ -5,7 +5,7 @@ import { caveats } from "./caveats.js";
 import { deviceLabel, loadLabel, precisionLabel, shapeLabel, versionLabel } from "./labels.js";
 
 // What one printed page holds: settings and engines, a line each.
-const MOST_ROWS = 26;
+const MOST_ROWS = 22;
 
 // Engines are compared where all but the engine is the same.
 function settingOf(series) {

@@ -8,8 +8,7 @@ import urllib.request
 import pytest
 
 from almanac_points import LOADS, SHAPES, many, point, sweep
-from browser_helpers import PHONE, SCREENSHOTS
-from conftest import binary
+from browser_helpers import PHONE, ROOT, SCREENSHOTS, binary
 
 MARKUP = "<img src=x onerror=\"document.title='run'\">"
 NARROW = {**PHONE, "viewport": {"width": 360, "height": 740}}
@@ -17,13 +16,14 @@ NARROW = {**PHONE, "viewport": {"width": 360, "height": 740}}
 
 @pytest.fixture(scope="module")
 def make_site(tmp_path_factory):
-    """make_site(points): the exported page's address. Each point goes through the store."""
+    """make_site(points): the exported page's address. Points, or files of records, go through the store."""
     if not binary().exists():
         pytest.skip(f"{binary()} is not built")
 
-    def made(points):
+    def made(points=None, files=()):
         folder = tmp_path_factory.mktemp("site")
-        run("import", write(folder / "points.jsonl", points), "--store", folder / "almanac.db")
+        files = files or [write(folder / "points.jsonl", points)]
+        run("import", *files, "--store", folder / "almanac.db")
         run("export", folder / "site", "--store", folder / "almanac.db")
         return (folder / "site" / "index.html").as_uri()
 
@@ -293,11 +293,20 @@ def test_a_narrow_phone_scrolls_only_downwards(open_page, make_site, view):
     assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
+def num_printed_pages(page):
+    return len(re.findall(rb"/Type\s*/Page\b(?!s)", page.pdf(prefer_css_page_size=True)))
+
+
 @pytest.mark.parametrize("count", [1, 200, 5000])
 def test_the_summary_prints_on_one_page(open_page, make_site, count):
     page = open_page(make_site(many(count)) + "#view=summary", color_scheme="dark")
-    document = page.pdf(prefer_css_page_size=True)
-    assert len(re.findall(rb"/Type\s*/Page\b(?!s)", document)) == 1
+    assert num_printed_pages(page) == 1
+
+
+def test_the_summary_of_this_repositorys_records_prints_on_one_page(open_page, make_site):
+    page = open_page(make_site(files=sorted((ROOT / "bench/results").glob("*throughput.jsonl"))) + "#view=summary")
+    assert "dummy (random) weights" in page.locator("#summary").inner_text()
+    assert num_printed_pages(page) == 1
 
 
 # --- On a server ---
