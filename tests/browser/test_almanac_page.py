@@ -54,6 +54,15 @@ def cards(page):
             for card in page.locator(".card").all()}
 
 
+def click_first_mark(page):
+    """Clicks the first point of the chart's first line, or the first bar."""
+    canvas = page.locator("#chart canvas").first
+    canvas.click(position=canvas.evaluate("""canvas => {
+        const { x, y } = Chart.getChart(canvas).getDatasetMeta(0).data[0].getCenterPoint();
+        return { x, y };
+    }"""))
+
+
 # --- From disk ---
 
 def test_the_site_opens_from_disk_and_loads_nothing_else(open_page, compared):
@@ -203,12 +212,7 @@ def test_cost_is_price_over_tokens(open_page, make_site):
 
 def test_a_point_of_the_chart_opens_its_commands_and_raw_rows(open_page, make_site):
     page = open_page(make_site([point(repeat=repeat) for repeat in range(3)]))
-    box = page.locator("#chart canvas").first
-    place = box.evaluate("""canvas => {
-        const { x, y } = Chart.getChart(canvas).getDatasetMeta(0).data[0];
-        return { x, y };
-    }""")
-    box.click(position=place)
+    click_first_mark(page)
     dialog = page.locator("dialog[open]")
     text = dialog.inner_text()
     assert "slipstream serve qwen3-8b --port 8000" in text and "slipstream bench serve --url" in text
@@ -218,6 +222,20 @@ def test_a_point_of_the_chart_opens_its_commands_and_raw_rows(open_page, make_si
     page.keyboard.press("Escape")
     assert page.locator("dialog[open]").count() == 0
     assert page.evaluate("document.activeElement.id").startswith("row-")
+
+
+def test_throughput_without_latencies_is_drawn_as_bars(open_page, make_site):
+    latencies = {name: None for name in point() if re.match(r"(ttft|tpot|itl|e2e)_ms", name)}
+    site = make_site([point(engine, load=("offline", 0, 256), output_tok_s=rate, **latencies)
+                      for engine, rate in (("vllm", 2000.0), ("slipstream", 1000.0))])
+    for options in ({}, NARROW):
+        page = open_page(site + "#rate=output_tok_s", **options)
+        assert "throughput alone" in page.locator("#chart").inner_text()
+        assert page.evaluate("Chart.getChart(document.querySelector('#chart canvas')).data.datasets[0].data") == [
+            2000, 1000]
+        assert ("vllm, inside the engine" in page.locator(".legend").inner_text()) == bool(options)
+        click_first_mark(page)
+        assert page.locator("#point-title").inner_text() == "vllm 1.0"
 
 
 # --- The address ---

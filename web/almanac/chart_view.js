@@ -1,5 +1,6 @@
-// Throughput against latency: one line for each variant of an engine, one point for each load. What
-// the chart shows is in the table below it too, which is its text for those who do not see it.
+// Throughput against latency: one line for each variant of an engine, one point for each load. Where
+// no latency is known, the throughput alone as bars. What the chart shows is in the table below it
+// too, which is its text for those who do not see it.
 import { h, formatMs, formatRate } from "../shared/dom.js";
 import { groupBy } from "./points.js";
 import {
@@ -12,6 +13,7 @@ const SHAPES = ["circle", "rect", "triangle", "rectRot", "star", "crossRot", "cr
 // A latency axis that spans more than this is logarithmic.
 const LOG_SPAN = 15;
 const MOST_IN_LEGEND = 24;
+const MOST_BARS = 20;
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const printed = matchMedia("print");
@@ -90,12 +92,15 @@ export class ChartView {
     this.onPick = onPick;
     this.canvas = h("canvas", { role: "img" });
     this.box = h("div", { class: "chart-box" }, this.canvas);
-    this.none = h("p", { class: "empty" });
     this.legend = h("ul", { class: "legend", "aria-label": "Lines of the chart" });
     this.note = h("p", { class: "muted small" });
-    root.append(this.box, this.none, this.legend, this.note);
+    root.append(this.box, this.legend, this.note);
     dark.addEventListener("change", () => this.redraw());
     printed.addEventListener("change", () => this.redraw());
+  }
+
+  isNarrow() {
+    return this.box.clientWidth < 500;
   }
 
   redraw() {
@@ -113,11 +118,13 @@ export class ChartView {
       label: names[idx], color: colors[idx % colors.length], // The ninth line has the first one's colour, so it takes another shape.
       style: SHAPES[(idx + Math.floor(idx / colors.length)) % SHAPES.length],
       column, state }));
-    this.describe(shown.length - placed.length, datasets, state);
     this.chart?.destroy();
     this.chart = null;
-    this.box.hidden = placed.length === 0;
+    this.box.hidden = shown.length === 0;
+    this.describe(shown.length - placed.length, datasets, state);
     if (placed.length > 0) this.draw(datasets, state);
+    else if (shown.length > 0) this.drawBars(shown, state);
+    else this.note.textContent = "No point is left to draw.";
   }
 
   dataset(group, { label, color, style, column, state }) {
@@ -140,9 +147,6 @@ export class ChartView {
 
   describe(numMissing, datasets, state) {
     const latency = LATENCY_NAMES[state.latency].toLowerCase();
-    this.none.hidden = datasets.length > 0;
-    this.none.textContent = `No point here has a ${latency}: the chart has nothing to show, the table has all.`;
-    this.note.hidden = datasets.length === 0;
     this.note.textContent = [
       "Up and to the left is better. Whiskers: 95 % confidence interval over repeats.",
       numMissing > 0 ? `In the table only, for want of a ${latency}: ${numMissing}.` : "",
@@ -157,37 +161,83 @@ export class ChartView {
     }
   }
 
-  draw(datasets, state) {
+  // The best of each variant, most first.
+  drawBars(shown, state) {
+    const value = (series) => series.figures[state.rate]?.mean ?? 0;
+    const groups = [...groupBy(shown, (series) => series.variant).values()]
+      .map((group) => group.sort((a, b) => value(b) - value(a)))
+      .sort((a, b) => value(b[0]) - value(a[0])).slice(0, MOST_BARS);
+    const best = groups.map(([series]) => series);
+    const names = variantNames(groups).map((name, idx) => `${name}, ${loadLabel(best[idx].first)}`);
+    // Beside the bars there is no room for names on a phone: they stand below, by number.
+    const isNarrow = this.isNarrow();
+    if (isNarrow) {
+      this.legend.replaceChildren(...names.map((name, idx) => h("li", {}, h("b", {}, String(idx + 1)), name)));
+    }
+    const latency = LATENCY_NAMES[state.latency].toLowerCase();
+    this.note.textContent = `No point here has a ${latency}, so this is throughput alone: the best of each variant.`;
+    this.canvas.setAttribute("aria-label", `${RATE_NAMES[state.rate]}, the best of ${best.length} variants. `
+      + "The table below has every point.");
+    const { axis, color } = this.look();
+    this.chart = new globalThis.Chart(this.canvas, {
+      type: "bar",
+      data: { labels: isNarrow ? names.map((_, idx) => idx + 1) : names,
+        datasets: [{ data: best.map(value), maxBarThickness: 18,
+          backgroundColor: best.map((series) => (series.isValid ? color("--accent") : "transparent")),
+          borderColor: color("--accent"), borderWidth: 1 }] },
+      options: {
+        ...this.common((hit) => best[hit.index].id),
+        indexAxis: "y",
+        scales: {
+          x: axis(RATE_NAMES[state.rate], tickNumber, { beginAtZero: true }),
+          y: { ticks: { color: color("--ink") }, grid: { display: false } },
+        },
+        plugins: { legend: { display: false }, tooltip: { displayColors: false } },
+      },
+    });
+  }
+
+  // The page's colours, and an axis in them.
+  look() {
     const style = getComputedStyle(this.canvas);
     const color = (name) => style.getPropertyValue(name).trim();
-    const latencies = datasets.flatMap((dataset) => dataset.data.map(({ x }) => x));
-    const least = latencies.reduce((low, x) => Math.min(low, x), Infinity);
-    const most = latencies.reduce((high, x) => Math.max(high, x), 0);
-    const isLog = least > 0 && most / least > LOG_SPAN;
-    // Few enough numbers that none touches the next.
-    const isNarrow = this.box.clientWidth < 500;
-    const labelled = isNarrow ? [1, 3] : [1, 2, 5];
-    const latencyTick = (ms) =>
-      (isLog && !labelled.includes(Math.round(ms / 10 ** Math.floor(Math.log10(ms) + 1e-9))) ? null : tickMs(ms));
     const axis = (text, format, more) => ({
       title: { display: true, text, color: color("--ink") },
       ticks: { color: color("--muted"), callback: format, maxTicksLimit: 8, maxRotation: 0 },
       grid: { color: color("--hairline"), borderColor: color("--strong-line") },
       ...more,
     });
+    return { axis, color };
+  }
+
+  // Options of both charts; `idOf` says which series was hit.
+  common(idOf) {
+    return {
+      animation: false,
+      maintainAspectRatio: false,
+      interaction: { mode: "nearest", intersect: true },
+      // Later, since picking makes a new chart and this one is still at work on the click.
+      onClick: (_, [hit]) => hit && setTimeout(() => this.onPick(idOf(hit))),
+      onHover: (event, hits) => { event.native.target.style.cursor = hits.length ? "pointer" : ""; },
+    };
+  }
+
+  draw(datasets, state) {
+    const { axis, color } = this.look();
+    const latencies = datasets.flatMap((dataset) => dataset.data.map(({ x }) => x));
+    const least = latencies.reduce((low, x) => Math.min(low, x), Infinity);
+    const most = latencies.reduce((high, x) => Math.max(high, x), 0);
+    const isLog = least > 0 && most / least > LOG_SPAN;
+    // Few enough numbers that none touches the next.
+    const labelled = this.isNarrow() ? [1, 3] : [1, 2, 5];
+    const latencyTick = (ms) =>
+      (isLog && !labelled.includes(Math.round(ms / 10 ** Math.floor(Math.log10(ms) + 1e-9))) ? null : tickMs(ms));
     this.chart = new globalThis.Chart(this.canvas, {
       type: "scatter",
       data: { datasets },
       plugins: [whiskers, limitLine],
       options: {
-        animation: false,
-        maintainAspectRatio: false,
-        font: { family: style.fontFamily },
-        interaction: { mode: "nearest", intersect: true },
-        // Later, since picking makes a new chart and this one is still at work on the click.
-        onClick: (_, [hit]) => hit && setTimeout(() =>
-          this.onPick(datasets[hit.datasetIndex].data[hit.index].series.id)),
-        onHover: (event, hits) => { event.native.target.style.cursor = hits.length ? "pointer" : ""; },
+        ...this.common((hit) => datasets[hit.datasetIndex].data[hit.index].series.id),
         scales: {
           x: axis(`${LATENCY_NAMES[state.latency]}, ${state.percentile}`, latencyTick,
             { type: isLog ? "logarithmic" : "linear", beginAtZero: !isLog }),
