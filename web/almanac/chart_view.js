@@ -115,9 +115,9 @@ export class ChartView {
     const names = groups.length > 0 ? variantNames(groups) : [];
     const colors = dark.matches && !printed.matches ? DARK : LIGHT;
     const datasets = groups.map((group, idx) => this.dataset(group, {
-      label: names[idx], color: colors[idx % colors.length], // The ninth line has the first one's colour, so it takes another shape.
-      style: SHAPES[(idx + Math.floor(idx / colors.length)) % SHAPES.length],
-      column, state }));
+      label: names[idx], color: colors[idx % colors.length], column, state,
+      // The ninth line has the first one's colour, so it takes another shape.
+      style: SHAPES[(idx + Math.floor(idx / colors.length)) % SHAPES.length] }));
     this.chart?.destroy();
     this.chart = null;
     this.box.hidden = shown.length === 0;
