@@ -220,8 +220,8 @@ def test_a_point_of_the_chart_opens_its_commands_and_raw_rows(open_page, make_si
     assert [tile.inner_text().split("\n")[0].lower() for tile in dialog.locator(".tile").all()] == [
         "first token", "decode, one request", "all requests together"]
     page.keyboard.press("Escape")
-    assert page.locator("dialog[open]").count() == 0
-    assert page.evaluate("document.activeElement.id").startswith("row-")
+    page.wait_for_selector("dialog[open]", state="detached")
+    page.wait_for_function("() => document.activeElement.id.startsWith('row-')")
 
 
 def test_throughput_without_latencies_is_drawn_as_bars(open_page, make_site):
@@ -250,6 +250,7 @@ def test_the_address_holds_the_view_and_back_returns(open_page, compared):
     assert other.locator("dialog[open]").count() == 1
     assert other.locator("#f-percentile").input_value() == "p99"
     other.keyboard.press("Escape")
+    other.wait_for_selector("dialog[open]", state="detached")
     assert set(other.locator("th[scope=row] button").all_inner_texts()) == {"vllm 1.0"}
     page.go_back()
     page.wait_for_selector("dialog[open]", state="detached")
