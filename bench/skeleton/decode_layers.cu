@@ -537,10 +537,6 @@ void run(const Shape& c, std::vector<int> caps, int ctx0, int T, int check, bool
     CK(cudaMemcpy(ck.data(), a.stamps, ck.size() * 8, cudaMemcpyDeviceToHost));
     const char* nm[] = {"qkv first pair", "qkv done", "merge done", "o done",
                         "gu first pair",  "gu done",  "down done"};
-    const char* en[] = {
-        "qkv mma end", "pub", "qkv words",  "bar",       "kv done", "bar",     "partial out",
-        "o staged",    "pub", "attn words", "gu staged", "pub",     "x words", "down staged",
-        "pub",         "h0",  "h1",         "h2",        "h3",      "-",       "down mma end"};
 
     for (int b : {5}) {
       double s[7] = {};
@@ -655,10 +651,8 @@ int main(int argc, char** argv) {
   read_rate = strstr(d.name, "H200") ? 4.57e12 : 3.10e12;
   printf("%s\n", d.name);
   const int T = argc > 1 ? atoi(argv[1]) : 512;
-  Shape tiny{"tiny 2 layers", 2, 3072, 12288, 32000, 16, 2, 96},
-      lane{"2.3B", 15, 3072, 12288, 32000, 16, 2, 96},
-      one{"llama-3.2-1b", 16, 2048, 8192, 128256, 8, 4, 64},
-      tiny1{"1b 2 layers", 2, 2048, 8192, 128256, 8, 4, 64};
+  Shape lane{"2.3B", 15, 3072, 12288, 32000, 16, 2, 96},
+      one{"llama-3.2-1b", 16, 2048, 8192, 128256, 8, 4, 64};
   const int which = argc > 2 ? atoi(argv[2]) : 7;
   const bool hunt = argc > 3 && !strcmp(argv[3], "hunt");
   if (which & 1) run<24, 7, 96, 2, kInt4, kInt8, 1, 1>(lane, {2, 3, 4}, 128, T, 4, hunt);
