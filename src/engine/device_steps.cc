@@ -68,6 +68,7 @@ void EngineLoop::take_pending(ForwardBatch& batch) const {
 
 // Has the device draw every token that it can.
 void EngineLoop::draw(DeviceStep& step) {
+  HostPhase phase(host_ns_.draw, lane_, "draw");
   const std::vector<ScheduledSequence>& scheduled = step.plan.output.scheduled;
   sample_rows_.clear();
   step.drawn_idx.assign(scheduled.size(), -1);
@@ -161,8 +162,8 @@ bool EngineLoop::have_state(const ScheduledSequence& sequence, ActiveRequest& re
 // Waits for a step's tokens and does with them what is to be done.
 void EngineLoop::collect(DeviceStep& step) {
   const SchedulerOutput& output = step.plan.output;
-  TraceRange range(lane_, "collect");
-  range.arg("sequences", std::ssize(output.scheduled));
+  HostPhase phase(host_ns_.collect, lane_, "collect");
+  phase.arg("sequences", std::ssize(output.scheduled));
   {
     const std::lock_guard lock(mutex_);
     stats_.step_started_ns = steady_now_ns();
@@ -170,7 +171,9 @@ void EngineLoop::collect(DeviceStep& step) {
   }
   const int64_t asked_ns = steady_now_ns();
   const std::span<const int32_t> ids = runner_.drawn(step.slot);
-  waited_ns_ += steady_now_ns() - asked_ns;
+  const int64_t waited_ns = steady_now_ns() - asked_ns;
+  waited_ns_ += waited_ns;
+  phase.leave_out(waited_ns);
   step.under_way = false;
   find_active(output);
   plan_jobs(output);

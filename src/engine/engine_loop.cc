@@ -232,10 +232,13 @@ void EngineLoop::end_unscheduled(const SchedulerOutput& output) {
 }
 
 void EngineLoop::plan(StepPlan& plan, TraceLane* lane) {
-  TraceRange range(lane, "schedule");
-  plan.output = schedule(state_, scheduler_events_, steady_now_ns());
-  scheduler_events_.clear();
-  num_preempted_ += plan.output.num_preempted;
+  {
+    HostPhase phase(host_ns_.schedule, lane, "schedule");
+    plan.output = schedule(state_, scheduler_events_, steady_now_ns());
+    scheduler_events_.clear();
+    num_preempted_ += plan.output.num_preempted;
+  }
+  HostPhase phase(host_ns_.batch, lane, "batch");
   build_batch(plan.output, state_.blocks().block_size(), plan.batch);
 }
 
@@ -299,19 +302,25 @@ void EngineLoop::run_planned() {
   if (side_thread_) side_thread_->start([this] { plan(next_, side_lane_); });
   forward(current_);
   if (side_thread_) side_thread_->wait();
-  plan_jobs(current_.output);
-  run_jobs();
-  finish_step(current_.output);
+  {
+    HostPhase phase(host_ns_.collect, lane_, "collect");
+    plan_jobs(current_.output);
+    run_jobs();
+    finish_step(current_.output);
+  }
   end_unscheduled(next_.output);
   if (side_thread_) ended_.clear();
 }
 
 void EngineLoop::forward(const StepPlan& plan) {
-  TraceRange range(lane_, "forward");
-  range.arg("tokens", plan.batch.num_tokens());
+  HostPhase phase(host_ns_.forward, lane_, "forward");
+  phase.arg("tokens", plan.batch.num_tokens());
   const int64_t asked_ns = steady_now_ns();
   (void)runner_.forward(plan.batch);
-  if (!runner_.draws_on_device()) waited_ns_ += steady_now_ns() - asked_ns;
+  if (runner_.draws_on_device()) return;
+  const int64_t computed_ns = steady_now_ns() - asked_ns;
+  waited_ns_ += computed_ns;
+  phase.leave_out(computed_ns);
 }
 
 // One job per row of logits, in the order of the batch; none for sequences that ended or were
@@ -441,8 +450,17 @@ void EngineLoop::emit(TokenEvent event) { events_.push_back(std::move(event)); }
 
 // Gives the step's events to the sink, and its counts to whoever asks.
 void EngineLoop::publish(const SchedulerOutput& output) {
-  TraceRange range(lane_, "emit");
-  range.arg("events", std::ssize(events_));
+  count(output);
+  if (events_.empty()) return;
+  HostPhase phase(host_ns_.sink, lane_, "sink");
+  phase.arg("events", std::ssize(events_));
+  if (sink_) sink_(events_);
+  events_.clear();
+}
+
+void EngineLoop::count(const SchedulerOutput& output) {
+  HostPhase phase(host_ns_.emit, lane_, "emit");
+  phase.arg("events", std::ssize(events_));
   const int64_t ended_ns = steady_now_ns();
   int64_t num_ended = 0;
   int64_t num_generated = 0;
@@ -479,9 +497,8 @@ void EngineLoop::publish(const SchedulerOutput& output) {
     stats_.kv_blocks_cached = state_.blocks().num_cached();
     stats_.prefix_cache_queries = state_.num_cache_queries();
     stats_.prefix_cache_hits = state_.num_cache_hits();
+    stats_.step_host_ns = host_ns_;
   }
-  if (!events_.empty() && sink_) sink_(events_);
-  events_.clear();
 }
 
 // What the engine's thread has done for a step; none of it counts when there was no step.

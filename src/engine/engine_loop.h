@@ -31,6 +31,7 @@
 #include "base/status.h"
 #include "base/trace.h"
 #include "engine/active_request.h"
+#include "engine/host_phase.h"
 #include "engine/model_runner.h"
 #include "engine/scheduler.h"
 #include "engine/side_thread.h"
@@ -119,6 +120,7 @@ class EngineLoop {
   Status accept(ActiveRequest& request, Sample& sample, SchedulerEvent& done);
   void emit(TokenEvent event);
   void publish(const SchedulerOutput& output);
+  void count(const SchedulerOutput& output);
   void count_host_time(int64_t host_ns);
   void abort_everything();
 
@@ -157,6 +159,7 @@ class EngineLoop {
   std::vector<RowJob> jobs_;
   std::vector<TokenEvent> events_;         // of this step
   int64_t waited_ns_ = 0;                  // for the computation, in this turn of the loop
+  StepHostNs host_ns_;                     // where a side thread plans, plan() is its
   std::optional<SideThread> side_thread_;  // with one_ahead, where the host computes
 
   // Of a device that draws.
