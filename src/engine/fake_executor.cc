@@ -117,12 +117,12 @@ class FakeSampler final : public DeviceSampler {
   void draw(TensorView, std::span<const SampleRow> rows, int slot) override {
     FakeSteps::Slot& drawn = steps_->slots[static_cast<size_t>(slot)];
     drawn.ids.clear();
-    drawn.logprobs.assign(rows.size(), {});
+    drawn.logprobs.resize(rows.size());
     for (size_t i = 0; i < rows.size(); ++i) {
       const SampleRow& row = rows[i];
       const bool is_plain = row.state < 0 && row.num_logprobs < 0;
       drawn.ids.push_back(is_plain ? steps_->winners[static_cast<size_t>(row.row)]
-                                   : sample(row, drawn.logprobs[i]));
+                                   : sample(row, drawn.logprobs[i] = {}));
     }
     drawn.ready_ns = steps_->end_ns;
   }

@@ -31,7 +31,7 @@ struct ProfiledOps {
     profile.mark(ctx, idx + 1);
   }
 
-  static BatchView begin_step(OpContext& ctx, const ForwardBatch& batch, const BatchFill& fill) {
+  static BatchView begin_step(OpContext& ctx, const ForwardBatch& batch, BatchFill fill) {
     ctx.profile->begin_step(ctx, batch, fill);
     return ctx.profile->inner_->begin_step(ctx, batch, fill);
   }
@@ -130,7 +130,7 @@ const Ops& OpProfile::attach(const Ops& inner) {
   return table_;
 }
 
-void OpProfile::begin_step(OpContext& ctx, const ForwardBatch& batch, const BatchFill& fill) {
+void OpProfile::begin_step(OpContext& ctx, const ForwardBatch& batch, BatchFill fill) {
   settle(ctx);
   if (num_steps_ == most_steps_ || std::max(batch.num_seqs(), fill.num_seqs) < least_seqs_) {
     return;

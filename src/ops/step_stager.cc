@@ -154,7 +154,7 @@ void StepStager::plan_splits(int64_t longest, int64_t num_positions) {
   if (plan_.num_splits == 1) plan_.split_len = (ops.max_context + 63) / 64 * 64;
 }
 
-StepStager::Staged StepStager::stage(const ForwardBatch& batch, const BatchFill& fill,
+StepStager::Staged StepStager::stage(const ForwardBatch& batch, BatchFill fill,
                                      const StagingMemory& memory) {
   memory_ = memory;
   used_ = 0;

@@ -45,7 +45,7 @@ class StepStager {
   };
   // Arrays of batches of equal sizes lie at the same places, drawn_from apart: recorded launches
   // serve all of them.
-  Staged stage(const ForwardBatch& batch, const BatchFill& fill, const StagingMemory& memory);
+  Staged stage(const ForwardBatch& batch, BatchFill fill, const StagingMemory& memory);
   const AttentionPlan& plan() const { return plan_; }
 
  private:

@@ -52,7 +52,7 @@ std::vector<T> values(const T* data, int64_t count) {
 
 class StepStagerTest : public testing::Test {
  protected:
-  StepStager::Staged stage(const ForwardBatch& batch, const BatchFill& fill = {}) {
+  StepStager::Staged stage(const ForwardBatch& batch, BatchFill fill = {}) {
     return stager_.stage(batch, fill, {.host = memory_.get(), .device = memory_.get()});
   }
   std::vector<int32_t> query_rows() const {

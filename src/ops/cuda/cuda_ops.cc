@@ -22,7 +22,6 @@
 namespace slipstream {
 namespace {
 
-using cuda::AttentionPlan;
 using cuda::check;
 using cuda::device_memory;
 using cuda::DeviceState;

@@ -160,7 +160,7 @@ Status open(OpContext& ctx, const OpLimits& limits) {
   return {};
 }
 
-BatchView begin_step(OpContext& ctx, const ForwardBatch& batch, const BatchFill& fill) {
+BatchView begin_step(OpContext& ctx, const ForwardBatch& batch, BatchFill fill) {
   DeviceState& state = state_of(ctx);
   BatchStaging& staging = state.stagings[static_cast<size_t>(state.next_staging)];
   state.next_staging = (state.next_staging + 1) % kNumSlots;

@@ -171,7 +171,7 @@ Status open_sampling(DeviceState& state);
 // The entries of the table.
 DeviceDescription describe();
 Status open(OpContext& ctx, const OpLimits& limits);
-BatchView begin_step(OpContext& ctx, const ForwardBatch& batch, const BatchFill& fill);
+BatchView begin_step(OpContext& ctx, const ForwardBatch& batch, BatchFill fill);
 void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows, int slot);
 void set_sample_state(OpContext& ctx, int32_t idx, const SampleState& state);
 std::span<const int32_t> sampled(OpContext& ctx, int slot);

@@ -75,7 +75,7 @@ void end_step(DeviceState& state) {
   if (std::exchange(state.in_nvtx_step, false)) pop();
 }
 
-BatchView begin_step(OpContext& ctx, const ForwardBatch& batch, const BatchFill& fill) {
+BatchView begin_step(OpContext& ctx, const ForwardBatch& batch, BatchFill fill) {
   DeviceState& state = state_of(ctx);
   end_step(state);
   push(str("step of ", batch.num_tokens(), " tokens, ", batch.num_seqs(), " sequences").c_str());

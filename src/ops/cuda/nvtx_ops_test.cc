@@ -43,7 +43,7 @@ int start_profiler(NvtxGetExportTableFunc_t get_table) {
 // A table whose ops do nothing.
 Ops idle_ops() {
   Ops ops;
-  ops.begin_step = [](OpContext&, const ForwardBatch&, const BatchFill&) { return BatchView(); };
+  ops.begin_step = [](OpContext&, const ForwardBatch&, BatchFill) { return BatchView(); };
   ops.rms_norm = [](OpContext&, TensorView, const float*, float, Activations) {};
   ops.linear = [](OpContext&, const Activations&, std::span<const LinearPart>) {};
   ops.replay = [](OpContext&, uint64_t, const std::function<void()>& launch) { launch(); };

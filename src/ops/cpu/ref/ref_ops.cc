@@ -17,7 +17,7 @@ Status ref_open(OpContext&, const OpLimits&) { return {}; }
 
 DType ref_linear_input(const Weight&) { return DType::kF32; }
 
-BatchView ref_begin_step(OpContext&, const ForwardBatch& batch, const BatchFill&) {
+BatchView ref_begin_step(OpContext&, const ForwardBatch& batch, BatchFill) {
   return host_view(batch);
 }
 
