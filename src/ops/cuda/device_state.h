@@ -93,6 +93,14 @@ struct SampleSlot {
   bool is_new = false;  // not asked for yet
 };
 
+// Rows that are sampled together: they have room for what they keep.
+struct RowGroup {
+  int64_t begin = 0;
+  int64_t end = 0;
+  bool has_states = false;
+  bool has_logprobs = false;
+};
+
 // What states are to be filled from, until the device has read it; see fill_states().
 struct FillStaging {
   PinnedBuffer host;
@@ -131,6 +139,7 @@ struct DeviceState {
   Buffer batch;
   std::optional<StepStager> stager;
   std::array<SampleSlot, kNumSlots> samples;
+  std::vector<RowGroup> row_groups;  // of the step that is sampled
   SampleStateMemory sample_states;
   std::unordered_map<uint64_t, cudaGraphExec_t> graphs;
   Upload upload;
