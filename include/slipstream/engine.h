@@ -53,14 +53,14 @@ struct ModelInfo {
   SamplingParams default_sampling;  // from generation_config.json, else temperature 1
 };
 
-// Where the time of the engine's thread goes, summed over steps; waiting for a device that draws the
-// tokens is in none of them, and where the host computes, so is the computation.
+// Where the time of the engine's thread goes, in nanoseconds summed over steps. Waiting for a device
+// is in none of them, nor is the forward pass where the host computes it.
 struct StepHostNs {
   int64_t schedule = 0;  // who computes how much; blocks
-  int64_t batch = 0;     // building the step's batch
+  int64_t batch = 0;     // building the step's batch, finding its requests
   int64_t forward = 0;   // handing it and its launches to the device
   int64_t draw = 0;      // the same for the drawing of tokens
-  int64_t collect = 0;   // what the tokens mean: stop conditions, text, events; on a CPU, drawing
+  int64_t collect = 0;   // what the host draws; stop conditions, text, events
   int64_t emit = 0;      // counting
   int64_t sink = 0;      // the EventSink
 };

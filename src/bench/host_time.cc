@@ -21,6 +21,11 @@ void HostTime::add(const EngineStats& before, const EngineStats& after) {
   }
 }
 
+void HostTime::add(const HostTime& other) {
+  num_steps_ += other.num_steps_;
+  for (const Phase& phase : kPhases) ns_.*phase.ns += other.ns_.*phase.ns;
+}
+
 Json HostTime::us_per_step() const {
   if (num_steps_ == 0) return nullptr;
   Json us = Json::object();

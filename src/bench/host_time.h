@@ -12,6 +12,7 @@ class HostTime {
  public:
   // The steps between two looks at an engine.
   void add(const EngineStats& before, const EngineStats& after);
+  void add(const HostTime& other);
   // Mean microseconds a step by phase of StepHostNs; null when there was no step.
   Json us_per_step() const;
 

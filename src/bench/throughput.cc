@@ -71,7 +71,7 @@ struct Run {
   double busy_seconds = 0.0;  // of a GPU
   Totals totals;
   std::vector<int64_t> host_us;  // steps by time: see EngineStats
-  EngineStats before, after;
+  HostTime host_time;
 };
 
 // The time that a share of the steps stays under, from a histogram in quarters of an octave.
@@ -107,8 +107,7 @@ Result<Run> run_once(Engine& engine, EndCounter& counter, const ThroughputOption
   run.seconds = static_cast<double>(steady_now_ns() - begin_ns) * 1e-9;
   const EngineStats after = engine.stats();
   run.busy_seconds = static_cast<double>(after.device_busy_ns - before.device_busy_ns) * 1e-9;
-  run.before = before;
-  run.after = after;
+  run.host_time.add(before, after);
   for (size_t i = 0; i < after.step_host_us_histogram.size(); ++i) {
     run.host_us.push_back(after.step_host_us_histogram[i] - before.step_host_us_histogram[i]);
   }
@@ -124,7 +123,7 @@ void add_measured(const std::vector<Run>& runs, const ThroughputOptions& options
   HostTime host_time;
   for (const Run& run : runs) {
     seconds.push_back(run.seconds);
-    host_time.add(run.before, run.after);
+    host_time.add(run.host_time);
     busy.push_back(run.busy_seconds / run.seconds);
     std::transform(host_us.begin(), host_us.end(), run.host_us.begin(), host_us.begin(),
                    std::plus<>());

@@ -41,13 +41,16 @@ void EngineLoop::launch(DeviceStep& step) {
   const SchedulerOutput& output = step.plan.output;
   TraceRange range(lane_, "launch");
   range.arg("sequences", std::ssize(output.scheduled));
-  const bool all_alive = find_active(output);
-  SLIPSTREAM_CHECK(all_alive, "a plan is made of requests that have not ended");
-  const int64_t now_ns = steady_now_ns();
-  for (size_t seq_idx = 0; seq_idx < active_.size(); ++seq_idx) {
-    active_[seq_idx]->step_begins(now_ns, output.scheduled[seq_idx].num_cached_tokens);
+  {
+    HostPhase phase(host_ns_.batch, lane_, "pending");
+    const bool all_alive = find_active(output);
+    SLIPSTREAM_CHECK(all_alive, "a plan is made of requests that have not ended");
+    const int64_t now_ns = steady_now_ns();
+    for (size_t seq_idx = 0; seq_idx < active_.size(); ++seq_idx) {
+      active_[seq_idx]->step_begins(now_ns, output.scheduled[seq_idx].num_cached_tokens);
+    }
+    take_pending(step.plan.batch);
   }
-  take_pending(step.plan.batch);
   forward(step.plan);
   step.slot = 1 - running_.slot;
   step.under_way = true;

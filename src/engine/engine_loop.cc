@@ -379,6 +379,7 @@ void EngineLoop::finish_sequence(const ScheduledSequence& scheduled, ActiveReque
   } else if (done.finished) {
     requests_.erase(request.id());
   } else if (sample == nullptr && scheduled.samples) {
+    SLIPSTREAM_CHECK(request.max_new_tokens() == 0, "who samples has a token");
     done.finished = true;  // the prompt was all there is to compute
     end_request(request.id(), FinishReason::kLength);
   }
