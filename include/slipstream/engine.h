@@ -53,8 +53,8 @@ struct ModelInfo {
   SamplingParams default_sampling;  // from generation_config.json, else temperature 1
 };
 
-// Where the time of the engine's thread goes, in nanoseconds summed over steps. Waiting for a device
-// is in none of them, nor is the forward pass where the host computes it.
+// Where the time of the engine's thread goes, in nanoseconds summed over steps. Waiting for a
+// device is in none of them, nor is the forward pass where the host computes it.
 struct StepHostNs {
   int64_t schedule = 0;  // who computes how much; blocks
   int64_t batch = 0;     // building the step's batch, finding its requests

@@ -5,7 +5,7 @@ namespace {
 
 struct Phase {
   const char* name;
-  int64_t StepHostNs::*ns;
+  int64_t StepHostNs::* ns;
 };
 constexpr Phase kPhases[] = {{"schedule", &StepHostNs::schedule}, {"batch", &StepHostNs::batch},
                              {"forward", &StepHostNs::forward},   {"draw", &StepHostNs::draw},
