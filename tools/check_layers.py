@@ -37,6 +37,7 @@ DOORS = [
     ("Boost.JSON", r"boost/json", r"src/text/tokenizer_json\.cc"),
     ("Boost.Asio, Beast", r"boost/(asio|beast|system|core)",
      r"src/(server/http_(server|connection|parser)|bench/client)\.(h|cc)"),
+    ("Boost.Unordered", r"boost/unordered", r"src/base/flat_map\.h"),
     ("nlohmann", r"nlohmann/", r"src/base/json\.h|.*\.cc"),
     ("PCRE2", r"pcre2", r"src/text/pretokenize\.cc"),
     ("ICU", r"unicode/", r"src/text/normalize\.cc"),

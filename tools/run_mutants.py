@@ -23,7 +23,7 @@ STAGES = [
     ("kv", "-*Slow*"),
     ("text", "StopMatcher*:OutputStream*:DecodeStream*"),
     ("engine", "Scheduler*:StreamSim*:-*Slow*"),
-    ("engine", "Engine*:PrefixSharing*:-*Slow*:EngineOptions*"),
+    ("engine", "*Engine*:PrefixSharing*:-*Slow*:EngineOptions*"),
 ]
 
 

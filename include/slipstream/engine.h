@@ -53,6 +53,18 @@ struct ModelInfo {
   SamplingParams default_sampling;  // from generation_config.json, else temperature 1
 };
 
+// Where the time of the engine's thread goes, in nanoseconds summed over steps. Waiting for a
+// device is in none of them, nor is the forward pass where the host computes it.
+struct StepHostNs {
+  int64_t schedule = 0;  // who computes how much; blocks
+  int64_t batch = 0;     // building the step's batch, finding its requests
+  int64_t forward = 0;   // handing it and its launches to the device
+  int64_t draw = 0;      // the same for the drawing of tokens
+  int64_t collect = 0;   // what the host draws; stop conditions, text, events
+  int64_t emit = 0;      // counting
+  int64_t sink = 0;      // the EventSink
+};
+
 struct EngineStats {
   int64_t num_waiting = 0;
   int64_t num_running = 0;
@@ -69,6 +81,7 @@ struct EngineStats {
   int64_t step_started_ns = 0;       // steady clock; 0: no step is running
   int64_t step_num_tokens = 0;       // of the step that runs
   int64_t device_busy_ns = 0;        // time that a GPU has been at work on steps
+  StepHostNs step_host_ns;
   // Time of the engine's thread that a step takes beside waiting for the computation, in quarters
   // of an octave: bucket i counts steps of at most 2^(i/4) microseconds, the last all others.
   std::array<int64_t, 64> step_host_us_histogram{};

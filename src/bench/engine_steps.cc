@@ -14,6 +14,7 @@
 #include "base/strings.h"
 #include "bench/decode.h"
 #include "bench/distribution.h"
+#include "bench/host_time.h"
 #include "slipstream/engine.h"
 
 namespace slipstream {
@@ -38,6 +39,8 @@ struct StepMark {
 // The sink's side of a run: one mark a step, and the news of the last end.
 class StepRecorder {
  public:
+  explicit StepRecorder(int64_t num_seqs) : num_seqs_(num_seqs) {}
+
   // The first sink call of a run waits here until all requests are submitted: an early one must
   // not end before the last one runs.
   void record(std::span<const TokenEvent> events) {
@@ -52,6 +55,7 @@ class StepRecorder {
       if (event.token_id >= 0) ++mark.num_tokens;
     }
     marks_.push_back(mark);
+    if (mark.num_tokens == num_seqs_) note_full_step();
     for (const TokenEvent& event : events) {
       if (event.finish == FinishReason::kNone) continue;
       const std::lock_guard lock(mutex_);
@@ -67,20 +71,35 @@ class StepRecorder {
     changed_.notify_all();
   }
 
-  // Waits for `num_requests` ends; then the engine is idle and the marks are the caller's.
-  Result<std::vector<StepMark>> take(int64_t num_requests) {
+  // Waits for a step of all sequences, or the end of them all.
+  void wait_for_full_step() {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return num_ended_ >= num_requests; });
+    changed_.wait(lock, [this] { return had_full_step_ || num_ended_ >= num_seqs_; });
+  }
+
+  // Waits for all ends; then the engine is idle and the marks are the caller's.
+  Result<std::vector<StepMark>> take() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return num_ended_ >= num_seqs_; });
     num_ended_ = 0;
+    had_full_step_ = false;
     if (!error_.empty()) return failed(error_);
     return std::exchange(marks_, {});
   }
 
  private:
+  void note_full_step() {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(had_full_step_, true)) return;  // waking the reader costs time
+    changed_.notify_all();
+  }
+
+  const int64_t num_seqs_;
   std::vector<StepMark> marks_;  // the engine's thread, until the last end
   std::mutex mutex_;             // guards the rest
   std::condition_variable changed_;
   bool held_ = false;
+  bool had_full_step_ = false;
   int64_t num_ended_ = 0;
   std::string error_;
 };
@@ -108,7 +127,8 @@ Request make_request(const EngineBenchOptions& options, int64_t vocab_size, int6
 }
 
 Result<StepSamples> run_repeat(Engine& engine, StepRecorder& recorder,
-                               const EngineBenchOptions& options, int repeat_idx) {
+                               const EngineBenchOptions& options, int repeat_idx,
+                               HostTime& host_time) {
   Status submitted;
   recorder.hold(true);
   for (int64_t seq_idx = 0; seq_idx < options.num_seqs && submitted.ok(); ++seq_idx) {
@@ -117,7 +137,10 @@ Result<StepSamples> run_repeat(Engine& engine, StepRecorder& recorder,
   }
   recorder.hold(false);
   SLIPSTREAM_RETURN_IF_ERROR(submitted);
-  SLIPSTREAM_ASSIGN_OR_RETURN(const std::vector<StepMark> marks, recorder.take(options.num_seqs));
+  recorder.wait_for_full_step();
+  const EngineStats before = engine.stats();
+  SLIPSTREAM_ASSIGN_OR_RETURN(const std::vector<StepMark> marks, recorder.take());
+  host_time.add(before, engine.stats());
   StepSamples samples;
   for (size_t i = 1; i < marks.size(); ++i) {
     // Steps of prompts and of the last answers are not what is measured.
@@ -155,7 +178,7 @@ Result<Json> bench_engine(const EngineOptions& engine_options, const EngineBench
   if (chosen.max_model_len == 0) {
     chosen.max_model_len = options.input_len + kLengthSpread + options.output_len;
   }
-  StepRecorder recorder;
+  StepRecorder recorder(options.num_seqs);
   SLIPSTREAM_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
                               Engine::open(chosen, [&recorder](std::span<const TokenEvent> events) {
                                 recorder.record(events);
@@ -177,14 +200,16 @@ Result<Json> bench_engine(const EngineOptions& engine_options, const EngineBench
   head.cores_used = model.num_threads;
   head.model = &model;
 
+  HostTime host_time;
   SLIPSTREAM_RETURN_IF_ERROR(
-      run_repeat(*engine, recorder, options, options.repeats).status());  // warms up
+      run_repeat(*engine, recorder, options, options.repeats, host_time).status());  // warms up
+  host_time = HostTime();
   Json summary = begin_record(head);
   StepSamples all;
   for (int repeat_idx = 0; repeat_idx < options.repeats; ++repeat_idx) {
     Json record = begin_record(head);
     SLIPSTREAM_ASSIGN_OR_RETURN(const StepSamples samples,
-                                run_repeat(*engine, recorder, options, repeat_idx));
+                                run_repeat(*engine, recorder, options, repeat_idx, host_time));
     record["repeat"] = repeat_idx;
     add_measured(samples, options, record);
     SLIPSTREAM_RETURN_IF_ERROR(records.write(record));
@@ -192,6 +217,7 @@ Result<Json> bench_engine(const EngineOptions& engine_options, const EngineBench
   }
   summary["summary"] = true;
   add_measured(all, options, summary);
+  summary["host_us_per_step"] = host_time.us_per_step();
   SLIPSTREAM_RETURN_IF_ERROR(records.write(summary));
   return summary;
 }

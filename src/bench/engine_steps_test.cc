@@ -37,6 +37,9 @@ TEST(BenchEngineTest, EveryRepeatAndTheSummaryAreRecords) {
   }
   EXPECT_EQ(written[2]["summary"], true);
   EXPECT_EQ(written[2]["steps"], num_steps);
+  for (const char* phase : {"schedule", "batch", "forward", "draw", "collect", "emit", "sink"}) {
+    EXPECT_GT(written[2]["host_us_per_step"][phase].get<double>(), 0.0) << phase;
+  }
   const Json& step_us = written[2]["step_us"];
   EXPECT_LE(step_us["p50"].get<double>(), step_us["p99"].get<double>());
   EXPECT_LE(step_us["p99"].get<double>(), step_us["max"].get<double>());

@@ -17,6 +17,7 @@
 #include "base/trace.h"
 #include "bench/decode.h"
 #include "bench/distribution.h"
+#include "bench/host_time.h"
 #include "bench/profile_table.h"
 #include "bench/roof.h"
 #include "bench/serial_roof.h"
@@ -70,6 +71,7 @@ struct Run {
   double busy_seconds = 0.0;  // of a GPU
   Totals totals;
   std::vector<int64_t> host_us;  // steps by time: see EngineStats
+  HostTime host_time;
 };
 
 // The time that a share of the steps stays under, from a histogram in quarters of an octave.
@@ -105,6 +107,7 @@ Result<Run> run_once(Engine& engine, EndCounter& counter, const ThroughputOption
   run.seconds = static_cast<double>(steady_now_ns() - begin_ns) * 1e-9;
   const EngineStats after = engine.stats();
   run.busy_seconds = static_cast<double>(after.device_busy_ns - before.device_busy_ns) * 1e-9;
+  run.host_time.add(before, after);
   for (size_t i = 0; i < after.step_host_us_histogram.size(); ++i) {
     run.host_us.push_back(after.step_host_us_histogram[i] - before.step_host_us_histogram[i]);
   }
@@ -117,8 +120,10 @@ void add_measured(const std::vector<Run>& runs, const ThroughputOptions& options
   std::vector<double> mean_batch;
   std::vector<double> busy;
   std::vector<int64_t> host_us(EngineStats().step_host_us_histogram.size());
+  HostTime host_time;
   for (const Run& run : runs) {
     seconds.push_back(run.seconds);
+    host_time.add(run.host_time);
     busy.push_back(run.busy_seconds / run.seconds);
     std::transform(host_us.begin(), host_us.end(), run.host_us.begin(), host_us.begin(),
                    std::plus<>());
@@ -141,6 +146,7 @@ void add_measured(const std::vector<Run>& runs, const ThroughputOptions& options
   if (median(busy) > 0.0) record["gpu_busy_fraction"] = std::min(1.0, median(busy));
   record["cpu_us_per_step"] =
       Json{{"p50", host_us_quantile(host_us, 0.5)}, {"p99", host_us_quantile(host_us, 0.99)}};
+  record["host_us_per_step"] = host_time.us_per_step();
 }
 
 int64_t num_prompts_of(const EngineOptions& engine_options, const ThroughputOptions& options) {

@@ -75,14 +75,13 @@ void ActiveRequest::step_begins(int64_t now_ns, int64_t num_cached_tokens) {
   num_cached_tokens_ = num_cached_tokens;
 }
 
-TokenEvent ActiveRequest::accept(Sample sample) {
+void ActiveRequest::accept(Sample sample, TokenEvent& event) {
   ++num_generated_;
   last_token_id_ = sample.token_id;
   pipeline_.append(sample.token_id);
   const bool may_stop = num_generated_ >= request_.sampling.min_tokens;
   const bool at_stop_id = may_stop && std::binary_search(stop_token_ids_.begin(),
                                                          stop_token_ids_.end(), sample.token_id);
-  TokenEvent event;
   event.request = id_;
   event.token_id = sample.token_id;
   event.text = visible_text(sample.token_id, at_stop_id);
@@ -100,7 +99,6 @@ TokenEvent ActiveRequest::accept(Sample sample) {
     event.stop_idx = static_cast<int32_t>(*stop_idx);
   }
   complete_first(event);
-  return event;
 }
 
 TokenEvent ActiveRequest::end(FinishReason reason, std::string error) {

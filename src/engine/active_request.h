@@ -60,8 +60,9 @@ class ActiveRequest {
   // stay when a preempted prompt is computed again.
   TokenLogprobs* missing_prompt_logprobs(int64_t position);
 
-  // The next token of the answer. Its event carries a finish reason when a stop condition holds.
-  TokenEvent accept(Sample sample);
+  // Fills the new `event` with the next token of the answer, and with a finish reason when a stop
+  // condition holds.
+  void accept(Sample sample, TokenEvent& event);
   // The last event of a request that ends without a further token.
   TokenEvent end(FinishReason reason, std::string error);
 

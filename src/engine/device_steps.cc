@@ -31,7 +31,8 @@ void EngineLoop::device_step() {
   if (running_.under_way) collect(running_);
   SLIPSTREAM_CHECK(!state_.idle() || state_.blocks().num_used() == 0,
                    "no block is in use without a request");
-  publish(has_results ? running_.plan.output : SchedulerOutput());
+  const SchedulerOutput nothing;
+  publish(has_results ? std::as_const(running_.plan.output) : nothing);
   std::swap(running_, launched_);
 }
 
@@ -40,13 +41,16 @@ void EngineLoop::launch(DeviceStep& step) {
   const SchedulerOutput& output = step.plan.output;
   TraceRange range(lane_, "launch");
   range.arg("sequences", std::ssize(output.scheduled));
-  const bool all_alive = find_active(output);
-  SLIPSTREAM_CHECK(all_alive, "a plan is made of requests that have not ended");
-  const int64_t now_ns = steady_now_ns();
-  for (size_t seq_idx = 0; seq_idx < active_.size(); ++seq_idx) {
-    active_[seq_idx]->step_begins(now_ns, output.scheduled[seq_idx].num_cached_tokens);
+  {
+    HostPhase phase(host_ns_.batch, lane_, "pending");
+    const bool all_alive = find_active(output);
+    SLIPSTREAM_CHECK(all_alive, "a plan is made of requests that have not ended");
+    const int64_t now_ns = steady_now_ns();
+    for (size_t seq_idx = 0; seq_idx < active_.size(); ++seq_idx) {
+      active_[seq_idx]->step_begins(now_ns, output.scheduled[seq_idx].num_cached_tokens);
+    }
+    take_pending(step.plan.batch);
   }
-  take_pending(step.plan.batch);
   forward(step.plan);
   step.slot = 1 - running_.slot;
   step.under_way = true;
@@ -68,6 +72,7 @@ void EngineLoop::take_pending(ForwardBatch& batch) const {
 
 // Has the device draw every token that it can.
 void EngineLoop::draw(DeviceStep& step) {
+  HostPhase phase(host_ns_.draw, lane_, "draw");
   const std::vector<ScheduledSequence>& scheduled = step.plan.output.scheduled;
   sample_rows_.clear();
   step.drawn_idx.assign(scheduled.size(), -1);
@@ -161,37 +166,41 @@ bool EngineLoop::have_state(const ScheduledSequence& sequence, ActiveRequest& re
 // Waits for a step's tokens and does with them what is to be done.
 void EngineLoop::collect(DeviceStep& step) {
   const SchedulerOutput& output = step.plan.output;
-  TraceRange range(lane_, "collect");
-  range.arg("sequences", std::ssize(output.scheduled));
+  HostPhase phase(host_ns_.collect, lane_, "collect");
+  phase.arg("sequences", std::ssize(output.scheduled));
   {
     const std::lock_guard lock(mutex_);
     stats_.step_started_ns = steady_now_ns();
     stats_.step_num_tokens = output.num_tokens;
   }
   const int64_t asked_ns = steady_now_ns();
-  const std::span<const int32_t> ids = runner_.drawn(step.slot);
-  waited_ns_ += steady_now_ns() - asked_ns;
+  step.drawn_ids = runner_.drawn(step.slot);
+  const int64_t waited_ns = steady_now_ns() - asked_ns;
+  waited_ns_ += waited_ns;
+  phase.leave_out(waited_ns);
   step.under_way = false;
   find_active(output);
-  plan_jobs(output);
-  for (RowJob& job : jobs_) {
-    const int32_t drawn_idx = step.drawn_idx[job.seq_idx];
-    job.is_drawn = job.prompt_logprobs == nullptr && drawn_idx >= 0;
-    SLIPSTREAM_CHECK(job.is_drawn || step.needs_host, "the step's logits are still there");
-    if (!job.is_drawn) continue;
-    const int32_t id = ids[static_cast<size_t>(drawn_idx)];
-    job.sample.token_id = id;
-    if (id == kBadLogits) {
-      job.status = failed("the model computed logits that are no numbers");
-    } else if (id == kNoTokenLeft) {
-      job.status = failed("no token is left to choose from");
-    } else if (job.request->sampling().logprobs) {
-      job.sample.logprobs =
-          token_logprobs(id, runner_.drawn_logprobs(step.slot)[static_cast<size_t>(drawn_idx)]);
-    }
+  drop_stale(output);
+  if (step.needs_host) {
+    plan_jobs(output, step.drawn_idx);
+    run_jobs();
   }
-  if (step.needs_host) run_jobs();
-  finish_step(output);
+  finish_step(output, &step);
+}
+
+// The token that the device has drawn for a sequence, with its log-probabilities if wanted.
+Status EngineLoop::take_drawn(const DeviceStep& step, int32_t drawn_idx,
+                              const ActiveRequest& request, Sample& sample) {
+  const auto idx = static_cast<size_t>(drawn_idx);
+  const int32_t id = step.drawn_ids[idx];
+  if (id == kBadLogits) return failed("the model computed logits that are no numbers");
+  if (id == kNoTokenLeft) return failed("no token is left to choose from");
+  sample.token_id = id;
+  sample.logprobs.reset();
+  if (request.sampling().logprobs) {
+    sample.logprobs = token_logprobs(id, runner_.drawn_logprobs(step.slot)[idx]);
+  }
+  return {};
 }
 
 }  // namespace slipstream

@@ -14,7 +14,7 @@ class EagerExecutor final : public Executor {
     return slipstream::forward({.spec = state_.spec,
                                 .weights = state_.weights,
                                 .rope = state_.rope,
-                                .batch = state_.ops->begin_step(state_.ctx, batch),
+                                .batch = state_.ops->begin_step(state_.ctx, batch, {}),
                                 .kv = state_.kv,
                                 .ops = *state_.ops,
                                 .ctx = state_.ctx,

@@ -16,7 +16,6 @@ namespace slipstream {
 namespace {
 
 constexpr size_t kMaxSaltBytes = 1024;
-constexpr char kOutOfMemory[] = "memory ran out while the request was worked on";
 
 uint64_t drawn_seed() {
   std::random_device device;
@@ -216,7 +215,7 @@ void EngineLoop::add_events(Mail& mail) {
 
 void EngineLoop::end_request(RequestId id, FinishReason reason, std::string error) {
   const auto found = requests_.find(id);
-  emit(found->second->end(reason, std::move(error)));
+  events_.push_back(found->second->end(reason, std::move(error)));
   ended_.push_back(std::move(found->second));
   requests_.erase(found);
 }
@@ -232,10 +231,13 @@ void EngineLoop::end_unscheduled(const SchedulerOutput& output) {
 }
 
 void EngineLoop::plan(StepPlan& plan, TraceLane* lane) {
-  TraceRange range(lane, "schedule");
-  plan.output = schedule(state_, scheduler_events_, steady_now_ns());
-  scheduler_events_.clear();
-  num_preempted_ += plan.output.num_preempted;
+  {
+    HostPhase phase(host_ns_.schedule, lane, "schedule");
+    plan.output = schedule(state_, scheduler_events_, steady_now_ns(), std::move(plan.output));
+    scheduler_events_.clear();
+    num_preempted_ += plan.output.num_preempted;
+  }
+  HostPhase phase(host_ns_.batch, lane, "batch");
   build_batch(plan.output, state_.blocks().block_size(), plan.batch);
 }
 
@@ -260,7 +262,7 @@ void EngineLoop::make_ready() {
   if (arrivals_ && !current_.output.scheduled.empty()) {
     // Nobody who comes while a step runs waits for the whole of the one planned after it.
     withdraw(state_, current_.output);
-    current_.output = SchedulerOutput();
+    current_.output.clear();
   }
   if (!find_active(current_.output)) {
     keep_requests(current_, [this](RequestId id) { return alive(id); });
@@ -281,7 +283,7 @@ void EngineLoop::step() {
                    "no block is in use without a request");
   publish(current_.output);
   std::swap(current_, next_);
-  next_.output = SchedulerOutput();
+  next_.output.clear();
 }
 
 void EngineLoop::run_planned() {
@@ -299,130 +301,76 @@ void EngineLoop::run_planned() {
   if (side_thread_) side_thread_->start([this] { plan(next_, side_lane_); });
   forward(current_);
   if (side_thread_) side_thread_->wait();
-  plan_jobs(current_.output);
-  run_jobs();
-  finish_step(current_.output);
+  {
+    HostPhase phase(host_ns_.collect, lane_, "collect");
+    drop_stale(current_.output);
+    plan_jobs(current_.output, {});
+    run_jobs();
+    finish_step(current_.output, nullptr);
+  }
   end_unscheduled(next_.output);
   if (side_thread_) ended_.clear();
 }
 
 void EngineLoop::forward(const StepPlan& plan) {
-  TraceRange range(lane_, "forward");
-  range.arg("tokens", plan.batch.num_tokens());
+  HostPhase phase(host_ns_.forward, lane_, "forward");
+  phase.arg("tokens", plan.batch.num_tokens());
   const int64_t asked_ns = steady_now_ns();
   (void)runner_.forward(plan.batch);
-  if (!runner_.draws_on_device()) waited_ns_ += steady_now_ns() - asked_ns;
+  if (runner_.draws_on_device()) return;
+  const int64_t computed_ns = steady_now_ns() - asked_ns;
+  waited_ns_ += computed_ns;
+  phase.leave_out(computed_ns);
 }
 
-// One job per row of logits, in the order of the batch; none for sequences that ended or were
-// preempted while the step ran.
-void EngineLoop::plan_jobs(const SchedulerOutput& output) {
-  jobs_.clear();
-  int64_t row = 0;
+// Nothing is to be done for sequences that ended or were preempted while the step ran.
+void EngineLoop::drop_stale(const SchedulerOutput& output) {
   for (size_t seq_idx = 0; seq_idx < active_.size(); ++seq_idx) {
-    const ScheduledSequence& scheduled = output.scheduled[seq_idx];
-    const int64_t first_row = row;
-    row += scheduled.num_logit_rows;
-    if (active_[seq_idx] == nullptr || !state_.current(scheduled.handle)) {
-      active_[seq_idx] = nullptr;
-      continue;
-    }
-    ActiveRequest& request = *active_[seq_idx];
-    for (int64_t i = 0; i < scheduled.num_logit_rows; ++i) {
-      RowJob job;
-      job.row = first_row + i;
-      // Rows are those of the prompt from `begin` on, or the last token's alone.
-      job.position = scheduled.begin + i;
-      const bool in_prompt =
-          scheduled.wants_prompt_logits && job.position + 1 < scheduled.num_prompt_tokens;
-      job.request = &request;
-      job.seq_idx = seq_idx;
-      if (in_prompt) {
-        job.prompt_logprobs = request.missing_prompt_logprobs(job.position + 1);
-        job.target_id = request.prompt_token_ids()[static_cast<size_t>(job.position + 1)];
-        if (job.prompt_logprobs == nullptr) continue;
-      } else if (scheduled.samples && i + 1 == scheduled.num_logit_rows) {
-        job.position = scheduled.begin + scheduled.num_tokens - 1;
-        if (request.max_new_tokens() == 0) continue;
-      } else {
-        continue;  // the prompt's last row, when a preempted answer is computed again
-      }
-      jobs_.push_back(std::move(job));
-    }
+    if (!state_.current(output.scheduled[seq_idx].handle)) active_[seq_idx] = nullptr;
   }
 }
 
-void EngineLoop::run_job(RowJob& job, Sampler& sampler, std::span<float> row) {
-  try {
-    if (job.prompt_logprobs != nullptr) {
-      const int32_t num_top = *job.request->sampling().prompt_logprobs;
-      auto logprobs = sampler.logprobs(row, job.target_id, num_top);
-      job.status = logprobs.status();
-      if (logprobs.ok()) *job.prompt_logprobs = std::move(logprobs).value();
-    } else {
-      auto sample = sampler.sample(row, job.request->sample_request(job.position + 1));
-      job.status = sample.status();
-      if (sample.ok()) job.sample = std::move(sample).value();
-    }
-  } catch (const std::bad_alloc&) {
-    job.status = failed(kOutOfMemory);
-  }
-}
-
-void EngineLoop::run_jobs() {
-  TraceRange range(lane_, "sample");
-  range.arg("rows", std::ssize(jobs_));
-  // Rows of a small vocabulary take less time than handing them out one by one.
-  constexpr int64_t kLogitsPerTask = 64 * 1024;
-  const int64_t num_jobs = std::ssize(jobs_);
-  const int64_t jobs_per_task =
-      std::max<int64_t>(1, kLogitsPerTask / std::max<int64_t>(1, sampling_limits_.vocab_size));
-  runner_.pool().run((num_jobs + jobs_per_task - 1) / jobs_per_task, [&](int64_t task, int thread) {
-    const auto thread_idx = static_cast<size_t>(thread);
-    const int64_t end = std::min(num_jobs, (task + 1) * jobs_per_task);
-    for (int64_t job_idx = task * jobs_per_task; job_idx < end; ++job_idx) {
-      RowJob& job = jobs_[static_cast<size_t>(job_idx)];
-      if (job.is_drawn) continue;
-      run_job(job, samplers_[thread_idx], runner_.host_logits(job.row, row_copies_[thread_idx]));
-    }
-  });
-}
-
-void EngineLoop::finish_step(const SchedulerOutput& output) {
+// `drawn`: the step whose device has drawn tokens; null: there are jobs alone.
+void EngineLoop::finish_step(const SchedulerOutput& output, const DeviceStep* drawn) {
   TraceRange range(lane_, "finish");
   size_t job_idx = 0;
+  Sample drawn_sample;
   for (size_t seq_idx = 0; seq_idx < active_.size(); ++seq_idx) {
     if (active_[seq_idx] == nullptr) continue;
-    finish_sequence(output.scheduled[seq_idx], *active_[seq_idx], job_idx);
+    ActiveRequest& request = *active_[seq_idx];
+    Sample* sample = nullptr;
+    Status status = take_job_results(seq_idx, job_idx, sample);
+    const int32_t drawn_idx = drawn == nullptr ? -1 : drawn->drawn_idx[seq_idx];
+    if (drawn_idx >= 0) {
+      sample = &drawn_sample;
+      if (status.ok()) status = take_drawn(*drawn, drawn_idx, request, drawn_sample);
+    }
+    finish_sequence(output.scheduled[seq_idx], request, sample, std::move(status));
   }
   SLIPSTREAM_CHECK(job_idx == jobs_.size(), "every job belongs to a sequence");
+  jobs_.clear();
 }
 
 Status EngineLoop::accept(ActiveRequest& request, Sample& sample, SchedulerEvent& done) {
+  const size_t num_events = events_.size();
   try {
-    TokenEvent event = request.accept(std::move(sample));
+    TokenEvent& event = events_.emplace_back();
+    request.accept(std::move(sample), event);
     done.token_id = event.token_id;
     done.finished = event.finish != FinishReason::kNone;
-    emit(std::move(event));
     return {};
   } catch (const std::bad_alloc&) {
+    events_.resize(num_events);
     return failed(kOutOfMemory);
   }
 }
 
 void EngineLoop::finish_sequence(const ScheduledSequence& scheduled, ActiveRequest& request,
-                                 size_t& job_idx) {
-  SchedulerEvent done;
+                                 Sample* sample, Status status) {
+  SchedulerEvent& done = scheduler_events_.emplace_back();
   done.kind = SchedulerEvent::kStepDone;
   done.handle = scheduled.handle;
   done.num_tokens = scheduled.num_tokens;
-  Status status;
-  Sample* sample = nullptr;
-  for (; job_idx < jobs_.size() && jobs_[job_idx].request == &request; ++job_idx) {
-    RowJob& job = jobs_[job_idx];
-    if (status.ok()) status = job.status;
-    if (job.prompt_logprobs == nullptr) sample = &job.sample;
-  }
   if (status.ok() && sample != nullptr) status = accept(request, *sample, done);
   if (!status.ok()) {
     done.finished = true;
@@ -431,18 +379,25 @@ void EngineLoop::finish_sequence(const ScheduledSequence& scheduled, ActiveReque
   } else if (done.finished) {
     requests_.erase(request.id());
   } else if (sample == nullptr && scheduled.samples) {
+    SLIPSTREAM_CHECK(request.max_new_tokens() == 0, "who samples has a token");
     done.finished = true;  // the prompt was all there is to compute
     end_request(request.id(), FinishReason::kLength);
   }
-  scheduler_events_.push_back(done);
 }
-
-void EngineLoop::emit(TokenEvent event) { events_.push_back(std::move(event)); }
 
 // Gives the step's events to the sink, and its counts to whoever asks.
 void EngineLoop::publish(const SchedulerOutput& output) {
-  TraceRange range(lane_, "emit");
-  range.arg("events", std::ssize(events_));
+  count(output);
+  if (events_.empty()) return;
+  HostPhase phase(host_ns_.sink, lane_, "sink");
+  phase.arg("events", std::ssize(events_));
+  if (sink_) sink_(events_);
+  events_.clear();
+}
+
+void EngineLoop::count(const SchedulerOutput& output) {
+  HostPhase phase(host_ns_.emit, lane_, "emit");
+  phase.arg("events", std::ssize(events_));
   const int64_t ended_ns = steady_now_ns();
   int64_t num_ended = 0;
   int64_t num_generated = 0;
@@ -479,9 +434,8 @@ void EngineLoop::publish(const SchedulerOutput& output) {
     stats_.kv_blocks_cached = state_.blocks().num_cached();
     stats_.prefix_cache_queries = state_.num_cache_queries();
     stats_.prefix_cache_hits = state_.num_cache_hits();
+    stats_.step_host_ns = host_ns_;
   }
-  if (!events_.empty() && sink_) sink_(events_);
-  events_.clear();
 }
 
 // What the engine's thread has done for a step; none of it counts when there was no step.

@@ -24,13 +24,14 @@
 #include <span>
 #include <string>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
+#include "base/flat_map.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "base/trace.h"
 #include "engine/active_request.h"
+#include "engine/host_phase.h"
 #include "engine/model_runner.h"
 #include "engine/scheduler.h"
 #include "engine/side_thread.h"
@@ -57,6 +58,8 @@ class EngineLoop {
   double measure_read_gb_s();
 
  private:
+  static constexpr char kOutOfMemory[] = "memory ran out while the request was worked on";
+
   struct Measurement {
     std::promise<double>* result = nullptr;  // of a caller that waits
   };
@@ -66,7 +69,7 @@ class EngineLoop {
     std::vector<Measurement> measurements;
     bool empty() const { return submitted.empty() && cancelled.empty() && measurements.empty(); }
   };
-  // A row of logits and what is wanted of it.
+  // A row of logits and what the host is to do with it.
   struct RowJob {
     int64_t row = 0;
     int64_t position = 0;
@@ -74,7 +77,6 @@ class EngineLoop {
     size_t seq_idx = 0;                        // its place in the step
     TokenLogprobs* prompt_logprobs = nullptr;  // null: sample the next token
     int32_t target_id = 0;                     // the prompt token at position + 1
-    bool is_drawn = false;                     // by the device
     Sample sample;
     Status status;
   };
@@ -83,7 +85,8 @@ class EngineLoop {
     StepPlan plan;
     // Of each sequence: its place among the ids the device draws; -1: none is drawn for it.
     std::vector<int32_t> drawn_idx;
-    bool needs_host = false;  // some token or log-probability is made there
+    std::span<const int32_t> drawn_ids;  // once they are known
+    bool needs_host = false;             // some token or log-probability is made there
     int slot = 0;
     bool under_way = false;
   };
@@ -111,14 +114,19 @@ class EngineLoop {
   bool alive(RequestId id) const { return requests_.contains(id); }
   void end_request(RequestId id, FinishReason reason, std::string error = {});
   void end_unscheduled(const SchedulerOutput& output);
-  void plan_jobs(const SchedulerOutput& output);
+  void drop_stale(const SchedulerOutput& output);
+  void plan_jobs(const SchedulerOutput& output, std::span<const int32_t> drawn_idx);
   void run_jobs();
   void run_job(RowJob& job, Sampler& sampler, std::span<float> row);
-  void finish_step(const SchedulerOutput& output);
-  void finish_sequence(const ScheduledSequence& scheduled, ActiveRequest& request, size_t& job_idx);
+  void finish_step(const SchedulerOutput& output, const DeviceStep* drawn);
+  Status take_job_results(size_t seq_idx, size_t& job_idx, Sample*& sample);
+  Status take_drawn(const DeviceStep& step, int32_t drawn_idx, const ActiveRequest& request,
+                    Sample& sample);
+  void finish_sequence(const ScheduledSequence& scheduled, ActiveRequest& request, Sample* sample,
+                       Status status);
   Status accept(ActiveRequest& request, Sample& sample, SchedulerEvent& done);
-  void emit(TokenEvent event);
   void publish(const SchedulerOutput& output);
+  void count(const SchedulerOutput& output);
   void count_host_time(int64_t host_ns);
   void abort_everything();
 
@@ -149,7 +157,7 @@ class EngineLoop {
   std::vector<ActiveRequest*> active_;
   bool arrivals_ = false;          // since current_ was planned
   SampleStatePool sample_states_;  // before the requests, which hold them
-  std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> requests_;
+  FlatMap<RequestId, std::unique_ptr<ActiveRequest>> requests_;
   // Until the events that borrow their prompts have been read.
   std::vector<std::unique_ptr<ActiveRequest>> ended_;
   std::vector<Sampler> samplers_;               // one per thread of the pool
@@ -157,6 +165,7 @@ class EngineLoop {
   std::vector<RowJob> jobs_;
   std::vector<TokenEvent> events_;         // of this step
   int64_t waited_ns_ = 0;                  // for the computation, in this turn of the loop
+  StepHostNs host_ns_;                     // where a side thread plans, plan() is its
   std::optional<SideThread> side_thread_;  // with one_ahead, where the host computes
 
   // Of a device that draws.

@@ -41,8 +41,12 @@ struct GraphExecutorOptions {
   int32_t max_num_seqs = 0;
   int64_t max_blocks_per_seq = 0;
 };
-// Takes steps in which every sequence computes one token, and replays one graph of launches for all
-// batches of about the same size. For backends whose Ops::replay is there.
+// Whether every sequence computes one token, for a row of logits.
+bool is_decode_step(const ForwardBatch& batch);
+// To the sequences and the width of the block table that the batch's graph has.
+BatchFill graph_fill(const ForwardBatch& batch, const GraphExecutorOptions& options);
+// Takes decode steps, and replays one graph of launches for all batches of about the same size. For
+// backends whose Ops::replay is there.
 std::unique_ptr<Executor> make_graph_executor(ModelState& state,
                                               const GraphExecutorOptions& options);
 

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "ops/step_stager.h"
 #include "sampling/sampler.h"
 
 namespace slipstream {
@@ -23,6 +24,19 @@ bool is_readable(std::string_view bytes) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == ' ' || c == ',' || c == '.';
   };
   return !bytes.empty() && std::all_of(bytes.begin(), bytes.end(), letter_or_blank);
+}
+
+// As for a model of 8 billion weights on a Hopper GPU; the batch alone says how much there is to
+// do.
+StagingLimits staging_limits(const FakeExecutorOptions& options) {
+  return {.ops = {.max_tokens = options.max_num_batched_tokens,
+                  .max_seqs = options.graph.max_num_seqs,
+                  .max_heads = 32,
+                  .heads_per_kv_head = 4,
+                  .max_head_dim = 128,
+                  .max_context = options.max_model_len},
+          .max_blocks_per_seq = options.graph.max_blocks_per_seq,
+          .num_sms = 132};
 }
 
 // What a step has found: the token that stands out in each row of logits.
@@ -46,12 +60,18 @@ struct FakeSteps {
 
 class FakeExecutor final : public Executor {
  public:
-  explicit FakeExecutor(std::shared_ptr<FakeSteps> steps) : steps_(std::move(steps)) {}
+  explicit FakeExecutor(std::shared_ptr<FakeSteps> steps)
+      : steps_(std::move(steps)),
+        stager_(staging_limits(steps_->options)),
+        staging_(std::make_unique_for_overwrite<std::byte[]>(stager_.num_bytes())) {}
 
   const char* name() const override { return "fake"; }
   bool can_run(const ForwardBatch&) const override { return true; }
 
   TensorView forward(const ForwardBatch& batch) override {
+    const BatchFill fill =
+        is_decode_step(batch) ? graph_fill(batch, steps_->options.graph) : BatchFill();
+    (void)stager_.stage(batch, fill, {.host = staging_.get(), .device = staging_.get()});
     steps_->winners.clear();
     for (const int32_t row : batch.logit_rows) {
       const auto token_idx = static_cast<size_t>(row);
@@ -77,6 +97,8 @@ class FakeExecutor final : public Executor {
   }
 
   std::shared_ptr<FakeSteps> steps_;
+  StepStager stager_;
+  std::unique_ptr<std::byte[]> staging_;
 };
 
 class FakeSampler final : public DeviceSampler {
@@ -95,12 +117,12 @@ class FakeSampler final : public DeviceSampler {
   void draw(TensorView, std::span<const SampleRow> rows, int slot) override {
     FakeSteps::Slot& drawn = steps_->slots[static_cast<size_t>(slot)];
     drawn.ids.clear();
-    drawn.logprobs.assign(rows.size(), {});
+    drawn.logprobs.resize(rows.size());
     for (size_t i = 0; i < rows.size(); ++i) {
       const SampleRow& row = rows[i];
       const bool is_plain = row.state < 0 && row.num_logprobs < 0;
       drawn.ids.push_back(is_plain ? steps_->winners[static_cast<size_t>(row.row)]
-                                   : sample(row, drawn.logprobs[i]));
+                                   : sample(row, drawn.logprobs[i] = {}));
     }
     drawn.ready_ns = steps_->end_ns;
   }

@@ -3,8 +3,8 @@
 // masks or log-probabilities; only the forward pass is missing, so a step of thousands of sequences
 // costs microseconds and no KV page exists.
 //
-// It behaves like a device: forward() returns at once, tokens are drawn where the logits would be,
-// and whoever asks for them waits until the step is over.
+// It behaves like a device: forward() stages the batch as for a GPU and returns at once, tokens are
+// drawn where the logits would be, and whoever asks for them waits until the step is over.
 //
 // One token of every row stands out by a wide margin. Which one depends on the row's own token and
 // position alone, so an answer is the same alone and in any batch, and it is never an id that would
@@ -39,6 +39,10 @@ struct FakeExecutorOptions {
   std::vector<int32_t> answer_ids;  // what answers are made of; not empty
   int64_t step_ns = 0;
   int32_t num_states = 0;  // of the sampler
+  // Sizes of batches, as a device would fill them up.
+  GraphExecutorOptions graph;
+  int64_t max_num_batched_tokens = 1;
+  int64_t max_model_len = 1;
 };
 // The two share what a step has found: they live and end together.
 struct FakeModel {

@@ -25,62 +25,38 @@ int64_t graph_size(int64_t num_seqs, int64_t most) {
   return std::min(size, most);
 }
 
+}  // namespace
+
+bool is_decode_step(const ForwardBatch& batch) {
+  return batch.num_tokens() == batch.num_seqs() && batch.num_logit_rows() == batch.num_seqs();
+}
+
+BatchFill graph_fill(const ForwardBatch& batch, const GraphExecutorOptions& options) {
+  const auto stride = static_cast<uint64_t>(std::max<int64_t>(1, batch.block_table_stride));
+  return {.num_seqs = static_cast<int>(graph_size(batch.num_seqs(), options.max_num_seqs)),
+          .block_table_stride =
+              std::min(static_cast<int64_t>(std::bit_ceil(stride)), options.max_blocks_per_seq)};
+}
+
+namespace {
+
 class GraphExecutor final : public Executor {
  public:
   GraphExecutor(ModelState& state, const GraphExecutorOptions& options)
       : state_(state), options_(options) {}
 
   const char* name() const override { return "graph"; }
-  bool can_run(const ForwardBatch& batch) const override {
-    return batch.num_tokens() == batch.num_seqs() && batch.num_logit_rows() == batch.num_seqs();
-  }
+  bool can_run(const ForwardBatch& batch) const override { return is_decode_step(batch); }
   TensorView forward(const ForwardBatch& batch) override;
 
  private:
-  void fill_up(const ForwardBatch& batch);
-
   ModelState& state_;
   GraphExecutorOptions options_;
-  ForwardBatch filled_;
 };
 
-// A copy of the batch with as many sequences as its graph has, and a block table as wide.
-void GraphExecutor::fill_up(const ForwardBatch& batch) {
-  const auto num_seqs = static_cast<size_t>(batch.num_seqs());
-  const auto size = static_cast<size_t>(graph_size(batch.num_seqs(), options_.max_num_seqs));
-  const auto stride = static_cast<size_t>(std::min<int64_t>(
-      static_cast<int64_t>(
-          std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(1, batch.block_table_stride)))),
-      options_.max_blocks_per_seq));
-  filled_.token_ids = batch.token_ids;
-  filled_.token_ids.resize(size, 0);
-  filled_.positions = batch.positions;
-  filled_.positions.resize(size, 0);
-  filled_.seq_lens = batch.seq_lens;
-  filled_.seq_lens.resize(size, 0);
-  filled_.slot_mapping = batch.slot_mapping;
-  filled_.slot_mapping.resize(size, -1);
-  filled_.drawn_from = batch.drawn_from;
-  if (!filled_.drawn_from.empty()) filled_.drawn_from.resize(size, -1);
-  filled_.drawn_slot = batch.drawn_slot;
-  filled_.cu_seqlens_q.resize(size + 1);
-  filled_.logit_rows.resize(size);
-  for (size_t i = 0; i <= size; ++i) filled_.cu_seqlens_q[i] = static_cast<int32_t>(i);
-  for (size_t i = 0; i < size; ++i) filled_.logit_rows[i] = static_cast<int32_t>(i);
-  filled_.block_table_stride = static_cast<int64_t>(stride);
-  filled_.block_table.assign(size * stride, 0);
-  const auto from_stride = static_cast<size_t>(batch.block_table_stride);
-  for (size_t seq = 0; seq < num_seqs; ++seq) {
-    const auto from = batch.block_table.begin() + static_cast<std::ptrdiff_t>(seq * from_stride);
-    std::copy(from, from + static_cast<std::ptrdiff_t>(std::min(from_stride, stride)),
-              filled_.block_table.begin() + static_cast<std::ptrdiff_t>(seq * stride));
-  }
-}
-
 TensorView GraphExecutor::forward(const ForwardBatch& batch) {
-  fill_up(batch);
-  check_batch(filled_, state_.spec, state_.workspace);
-  const BatchView view = state_.ops->begin_step(state_.ctx, filled_);
+  check_batch(batch, state_.spec, state_.workspace);
+  const BatchView view = state_.ops->begin_step(state_.ctx, batch, graph_fill(batch, options_));
   const auto key = static_cast<uint64_t>(view.num_seqs) << 40 |
                    static_cast<uint64_t>(view.block_table_stride) << 16 | view.plan_key;
   state_.ops->replay(state_.ctx, key, [&] {

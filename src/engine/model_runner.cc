@@ -337,10 +337,7 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
   info_.bytes_per_token = state_->weights.bytes_per_token;
   info_.flops = model_flops(part.spec, state_->weights);
   if (ops.replay != nullptr && options.executor != "eager") {
-    executors_.push_back(make_graph_executor(
-        *state_,
-        {.max_num_seqs = options.max_num_seqs,
-         .max_blocks_per_seq = div_up<int64_t>(limits_.max_model_len, part.group.block_size)}));
+    executors_.push_back(make_graph_executor(*state_, graph_options(options)));
   }
   executors_.push_back(make_eager_executor(*state_));
   sampler_ = make_device_sampler(*state_, num_sample_states);
@@ -352,6 +349,12 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
                           memory.free_bytes(), " bytes", &memory == &host_memory() ? "" : " left"));
 }
 
+GraphExecutorOptions ModelRunner::graph_options(const EngineOptions& options) const {
+  return {.max_num_seqs = static_cast<int32_t>(
+              std::min<int64_t>(options.max_num_seqs, limits_.max_num_batched_tokens)),
+          .max_blocks_per_seq = div_up<int64_t>(limits_.max_model_len, limits_.block_size)};
+}
+
 // Nothing of the model but its vocabulary.
 void ModelRunner::fake_state(const EngineOptions& options) {
   FakeExecutorOptions fake;
@@ -359,6 +362,9 @@ void ModelRunner::fake_state(const EngineOptions& options) {
   fake.answer_ids = fake_answer_ids(info_.vocab_size, eos_token_ids_, tokenizer_.get());
   fake.step_ns = options.fake_step_us * 1000;
   fake.num_states = std::min(options.max_num_seqs, kMostSampleStates);
+  fake.graph = graph_options(options);
+  fake.max_num_batched_tokens = limits_.max_num_batched_tokens;
+  fake.max_model_len = limits_.max_model_len;
   info_.weights_format = "fake";
   FakeModel model = make_fake_model(std::move(fake));
   executors_.push_back(std::move(model.executor));

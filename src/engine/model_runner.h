@@ -78,6 +78,7 @@ class ModelRunner {
   Status load_state(const EngineOptions& options, const ResolvedOptions& resolved,
                     const ModelDescription& model, DevicePart part);
   void fake_state(const EngineOptions& options);
+  GraphExecutorOptions graph_options(const EngineOptions& options) const;
   void finish_profile();
 
   std::unique_ptr<ThreadPool> pool_;

@@ -2,11 +2,22 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
 #include "base/check.h"
 #include "base/strings.h"
 
 namespace slipstream {
+
+void SchedulerOutput::clear() {
+  scheduled.clear();
+  cancelled.clear();
+  expired.clear();
+  failed.clear();
+  num_tokens = 0;
+  num_logit_rows = 0;
+  num_preempted = 0;
+}
 
 SchedulerState::SchedulerState(const SchedulerLimits& limits, int64_t num_blocks,
                                int32_t block_size, const PrefixCacheOptions& cache)
@@ -94,8 +105,11 @@ void SchedulerState::submit(const SchedulerEvent& event, int64_t now_ns) {
 }
 
 void SchedulerState::step_done(const SchedulerEvent& event) {
-  if (!current(event.handle)) return;  // it ended or was preempted while the step ran
-  Sequence& sequence = *sequences_.at(event.handle.request);
+  const auto found = sequences_.find(event.handle.request);
+  if (found == sequences_.end() || found->second->handle() != event.handle) {
+    return;  // it ended or was preempted while the step ran
+  }
+  Sequence& sequence = *found->second;
   SLIPSTREAM_CHECK(event.num_tokens > 0 && event.num_tokens <= sequence.num_in_flight,
                    "a result belongs to a planned step");
   sequence.num_computed += event.num_tokens;
@@ -123,6 +137,7 @@ void SchedulerState::step_done(const SchedulerEvent& event) {
 }
 
 void SchedulerState::expire(int64_t now_ns, SchedulerOutput& output) {
+  if (deadlines_.empty()) return;
   output.expired = overdue(now_ns);
   for (const RequestId request : output.expired) finish(*sequences_.at(request));
 }
@@ -164,7 +179,7 @@ void SchedulerState::plan(Sequence& sequence, int64_t max_count, SchedulerOutput
                 : std::min(count, sequence.num_unplanned() - 1);
   }
   if (count <= 0) return;
-  ScheduledSequence scheduled;
+  ScheduledSequence& scheduled = output.scheduled.emplace_back();
   scheduled.sequence = &sequence;
   scheduled.handle = sequence.handle();
   scheduled.begin = begin;
@@ -179,7 +194,6 @@ void SchedulerState::plan(Sequence& sequence, int64_t max_count, SchedulerOutput
   if (scheduled.samples && sequence.num_tokens() < sequence.max_tokens) {
     sequence.token_ids.push_back(kPendingToken);
   }
-  output.scheduled.push_back(scheduled);
   output.num_tokens += count;
   output.num_logit_rows += scheduled.num_logit_rows;
 }
@@ -319,8 +333,9 @@ bool SchedulerState::anything_in_flight() const {
 }
 
 SchedulerOutput schedule(SchedulerState& state, std::span<const SchedulerEvent> events,
-                         int64_t now_ns) {
-  SchedulerOutput output;
+                         int64_t now_ns, SchedulerOutput reused) {
+  SchedulerOutput output = std::move(reused);
+  output.clear();
   for (const SchedulerEvent& event : events) state.apply(event, now_ns, output);
   state.expire(now_ns, output);
   state.plan_decodes(output);

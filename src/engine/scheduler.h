@@ -29,10 +29,10 @@
 #include <set>
 #include <span>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "base/flat_map.h"
 #include "base/status.h"
 #include "engine/sequence.h"
 #include "kv/block_manager.h"
@@ -94,6 +94,9 @@ struct SchedulerOutput {
   int64_t num_tokens = 0;
   int64_t num_logit_rows = 0;
   int64_t num_preempted = 0;
+
+  // Keeps the memory.
+  void clear();
 };
 
 class SchedulerState {
@@ -124,7 +127,7 @@ class SchedulerState {
 
  private:
   friend SchedulerOutput schedule(SchedulerState& state, std::span<const SchedulerEvent> events,
-                                  int64_t now_ns);
+                                  int64_t now_ns, SchedulerOutput reused);
   friend void withdraw(SchedulerState& state, const SchedulerOutput& output);
   using QueueKey = std::pair<int64_t, RequestId>;     // rank, request
   using DeadlineKey = std::pair<int64_t, RequestId>;  // deadline, request
@@ -148,8 +151,8 @@ class SchedulerState {
 
   SchedulerLimits limits_;
   BlockManager blocks_;
-  std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;  // looked up, never iterated
-                                                                        // when deciding
+  FlatMap<RequestId, std::unique_ptr<Sequence>> sequences_;  // looked up, never iterated when
+                                                             // deciding
   std::map<QueueKey, Sequence*> waiting_;
   std::set<DeadlineKey> deadlines_;
   std::vector<Sequence*> running_;  // in the order of service
@@ -166,9 +169,10 @@ class SchedulerState {
 };
 
 // Applies the events in order, then plans a step. Empty `scheduled`: there is nothing to run, or
-// nothing before the results of the steps in flight.
+// nothing before the results of the steps in flight. Of `reused`, an older output, only the memory
+// is used.
 SchedulerOutput schedule(SchedulerState& state, std::span<const SchedulerEvent> events,
-                         int64_t now_ns);
+                         int64_t now_ns, SchedulerOutput reused = {});
 
 // Takes the latest plan back before it runs, so that a new one can make use of what has happened
 // since: whoever was to compute tokens is as before the call that planned it. Admissions,

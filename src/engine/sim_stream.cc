@@ -130,8 +130,12 @@ Answer stream(const Tokenizer& tokenizer, const Request& request, std::span<cons
     const bool aborts = answer.num_tokens == std::min(num_before_abort, ids.size());
     Sample sample;
     if (!aborts) sample.token_id = ids[answer.num_tokens];
-    const TokenEvent event =
-        aborts ? active.end(FinishReason::kAbort, {}) : active.accept(std::move(sample));
+    TokenEvent event;
+    if (aborts) {
+      event = active.end(FinishReason::kAbort, {});
+    } else {
+      active.accept(std::move(sample), event);
+    }
     if (event.request != 5) problem = "an event of another request";
     if (event.first != (answer.num_tokens == 0)) problem = "the first event is not the first";
     if (!aborts && event.token_id != ids[answer.num_tokens]) problem = "another token";

@@ -7,21 +7,54 @@
 namespace slipstream {
 namespace {
 
-void append_tokens(const ScheduledSequence& scheduled, int32_t block_size, ForwardBatch& batch) {
+// What is written so far of a batch whose arrays have their sizes.
+struct Written {
+  size_t num_tokens = 0;
+  size_t num_rows = 0;
+  size_t num_seqs = 0;
+};
+
+void write_tokens(const ScheduledSequence& scheduled, int32_t block_size, ForwardBatch& batch,
+                  Written& written) {
   const Sequence& sequence = *scheduled.sequence;
   const int64_t end = scheduled.begin + scheduled.num_tokens;
+  int64_t block_idx = scheduled.begin / block_size;
+  int64_t offset = scheduled.begin - block_idx * block_size;
   for (int64_t position = scheduled.begin; position < end; ++position) {
-    const auto index = static_cast<size_t>(position);
-    const int64_t block = sequence.blocks.blocks[index / static_cast<size_t>(block_size)];
     const bool is_last = scheduled.samples && position + 1 == end;
     const bool in_prompt = scheduled.wants_prompt_logits && position < scheduled.num_prompt_tokens;
-    if (is_last || in_prompt) batch.logit_rows.push_back(static_cast<int32_t>(batch.num_tokens()));
-    batch.token_ids.push_back(sequence.token_ids[index]);
-    batch.positions.push_back(static_cast<int32_t>(position));
-    batch.slot_mapping.push_back(block * block_size + position % block_size);
+    const size_t token_idx = written.num_tokens++;
+    if (is_last || in_prompt) {
+      batch.logit_rows[written.num_rows++] = static_cast<int32_t>(token_idx);
+    }
+    const int64_t block = sequence.blocks.blocks[static_cast<size_t>(block_idx)];
+    batch.token_ids[token_idx] = sequence.token_ids[static_cast<size_t>(position)];
+    batch.positions[token_idx] = static_cast<int32_t>(position);
+    batch.slot_mapping[token_idx] = block * block_size + offset;
+    if (++offset == block_size) {
+      offset = 0;
+      ++block_idx;
+    }
   }
-  batch.cu_seqlens_q.push_back(static_cast<int32_t>(batch.num_tokens()));
-  batch.seq_lens.push_back(static_cast<int32_t>(end));
+  batch.seq_lens[written.num_seqs++] = static_cast<int32_t>(end);
+  batch.cu_seqlens_q[written.num_seqs] = static_cast<int32_t>(written.num_tokens);
+}
+
+// Rows as wide as the longest, the others filled with zeros.
+void write_block_table(const SchedulerOutput& output, ForwardBatch& batch) {
+  size_t stride = 0;
+  for (const ScheduledSequence& scheduled : output.scheduled) {
+    stride = std::max(stride, scheduled.sequence->blocks.blocks.size());
+  }
+  batch.block_table_stride = static_cast<int64_t>(stride);
+  batch.block_table.resize(output.scheduled.size() * stride);
+  int32_t* row = batch.block_table.data();
+  for (const ScheduledSequence& scheduled : output.scheduled) {
+    const std::vector<int32_t>& blocks = scheduled.sequence->blocks.blocks;
+    std::copy(blocks.begin(), blocks.end(), row);
+    std::fill(row + blocks.size(), row + stride, 0);
+    row += stride;
+  }
 }
 
 template <typename T>
@@ -32,28 +65,26 @@ void move_range(std::vector<T>& values, int64_t from, int64_t to, int64_t count)
 }  // namespace
 
 void build_batch(const SchedulerOutput& output, int32_t block_size, ForwardBatch& batch) {
-  batch.token_ids.clear();
-  batch.positions.clear();
-  batch.slot_mapping.clear();
-  batch.logit_rows.clear();
-  batch.seq_lens.clear();
-  batch.cu_seqlens_q.assign(1, 0);
-  batch.block_table_stride = 0;
+  const auto num_tokens = static_cast<size_t>(output.num_tokens);
+  batch.token_ids.resize(num_tokens);
+  batch.positions.resize(num_tokens);
+  batch.slot_mapping.resize(num_tokens);
+  batch.logit_rows.resize(static_cast<size_t>(output.num_logit_rows));
+  batch.seq_lens.resize(output.scheduled.size());
+  batch.cu_seqlens_q.resize(output.scheduled.size() + 1);
+  batch.cu_seqlens_q[0] = 0;
+  Written written;
   for (const ScheduledSequence& scheduled : output.scheduled) {
-    append_tokens(scheduled, block_size, batch);
-    batch.block_table_stride =
-        std::max(batch.block_table_stride, std::ssize(scheduled.sequence->blocks.blocks));
+    SLIPSTREAM_CHECK(written.num_tokens + static_cast<size_t>(scheduled.num_tokens) <= num_tokens,
+                     "the plan counts its tokens");
+    SLIPSTREAM_CHECK(
+        written.num_rows + static_cast<size_t>(scheduled.num_logit_rows) <= batch.logit_rows.size(),
+        "the plan counts its rows");
+    write_tokens(scheduled, block_size, batch, written);
   }
-  batch.block_table.assign(output.scheduled.size() * static_cast<size_t>(batch.block_table_stride),
-                           0);
-  auto row = batch.block_table.begin();
-  for (const ScheduledSequence& scheduled : output.scheduled) {
-    const std::vector<int32_t>& blocks = scheduled.sequence->blocks.blocks;
-    std::copy(blocks.begin(), blocks.end(), row);
-    row += batch.block_table_stride;
-  }
-  SLIPSTREAM_CHECK(batch.num_tokens() == output.num_tokens, "the plan counts its tokens");
-  SLIPSTREAM_CHECK(batch.num_logit_rows() == output.num_logit_rows, "the plan counts its rows");
+  SLIPSTREAM_CHECK(written.num_tokens == num_tokens, "the plan counts its tokens");
+  SLIPSTREAM_CHECK(written.num_rows == batch.logit_rows.size(), "the plan counts its rows");
+  write_block_table(output, batch);
 }
 
 void keep_requests(StepPlan& plan, const std::function<bool(RequestId)>& keep) {

@@ -70,6 +70,7 @@ int32_t BlockManager::take_free() {
 
 bool BlockManager::reserve(BlockTable& table, int64_t num_tokens) {
   const int64_t held = std::ssize(table.blocks);
+  if (num_tokens <= held * block_size_) return true;  // as a rule, and without a division
   const int64_t wanted = blocks_for(num_tokens);
   if (wanted - held > num_free()) return false;
   for (int64_t i = held; i < wanted; ++i) table.blocks.push_back(take_free());
@@ -118,7 +119,8 @@ void BlockManager::adopt(std::span<const int32_t> blocks, BlockTable& table) {
 }
 
 void BlockManager::offer(BlockTable& table, const CachedText& text) {
-  if (!caching()) return;
+  // As a rule no further block is full.
+  if (!caching() || std::ssize(text.token_ids) < (table.num_offered + 1) * block_size_) return;
   const auto size = static_cast<size_t>(block_size_);
   const int64_t num_full = std::ssize(text.token_ids) / block_size_;
   for (; table.num_offered < num_full; ++table.num_offered) {

@@ -114,7 +114,7 @@ TensorView ChunkRunner::run(std::span<const Chunk> chunks, LogitRows rows) {
   TensorView logits = forward({.spec = spec_,
                                .weights = weights_,
                                .rope = *rope_,
-                               .batch = ops_.begin_step(ctx_, batch),
+                               .batch = ops_.begin_step(ctx_, batch, {}),
                                .kv = *kv_,
                                .ops = ops_,
                                .ctx = ctx_,

@@ -26,6 +26,14 @@ struct ForwardBatch {
   int64_t num_logit_rows() const { return static_cast<int64_t>(logit_rows.size()); }
 };
 
+// Sizes that a batch is filled up to where they have to be those of others; 0: as it is. Sequences
+// that are added compute one token each, whose context is empty, whose K and V go nowhere and whose
+// row of logits comes after those of the batch.
+struct BatchFill {
+  int num_seqs = 0;
+  int64_t block_table_stride = 0;
+};
+
 // The arrays of a ForwardBatch in the memory of the device that runs it; borrowed.
 struct BatchView {
   int64_t num_tokens = 0;

@@ -31,9 +31,9 @@ struct ProfiledOps {
     profile.mark(ctx, idx + 1);
   }
 
-  static BatchView begin_step(OpContext& ctx, const ForwardBatch& batch) {
-    ctx.profile->begin_step(ctx, batch);
-    return ctx.profile->inner_->begin_step(ctx, batch);
+  static BatchView begin_step(OpContext& ctx, const ForwardBatch& batch, BatchFill fill) {
+    ctx.profile->begin_step(ctx, batch, fill);
+    return ctx.profile->inner_->begin_step(ctx, batch, fill);
   }
   static void embed(OpContext& ctx, const Weight& table, const int32_t* token_ids, TensorView out) {
     timed(ctx, {"embed", 2.0 * bytes_of(out)},
@@ -130,9 +130,11 @@ const Ops& OpProfile::attach(const Ops& inner) {
   return table_;
 }
 
-void OpProfile::begin_step(OpContext& ctx, const ForwardBatch& batch) {
+void OpProfile::begin_step(OpContext& ctx, const ForwardBatch& batch, BatchFill fill) {
   settle(ctx);
-  if (num_steps_ == most_steps_ || batch.num_seqs() < least_seqs_) return;
+  if (num_steps_ == most_steps_ || std::max(batch.num_seqs(), fill.num_seqs) < least_seqs_) {
+    return;
+  }
   if (num_left_to_skip_ > 0) {
     --num_left_to_skip_;
     return;

@@ -56,7 +56,7 @@ class OpProfile {
   };
 
   bool active() const { return in_step_; }
-  void begin_step(OpContext& ctx, const ForwardBatch& batch);
+  void begin_step(OpContext& ctx, const ForwardBatch& batch, BatchFill fill);
   void mark(OpContext& ctx, int idx);
   double between_us(OpContext& ctx, int begin, int end) const;
   void settle(OpContext& ctx);

@@ -28,7 +28,7 @@ class OpProfileTest : public testing::Test {
   }
   // A step of two norms of [2, 4].
   void step(const Ops& ops, int num_seqs) {
-    (void)ops.begin_step(ctx_, batch_of(num_seqs, 10));
+    (void)ops.begin_step(ctx_, batch_of(num_seqs, 10), {});
     for (int i = 0; i < 2; ++i) ops.rms_norm(ctx_, x_, weight_.data(), 1e-5f, y_);
   }
 

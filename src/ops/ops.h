@@ -189,8 +189,8 @@ struct Ops {
   // The dtype in which `linear` wants its input for this weight.
   DType (*linear_input)(const Weight& weight) = nullptr;
 
-  // The batch where this backend's ops read it; valid until the next call.
-  BatchView (*begin_step)(OpContext& ctx, const ForwardBatch& batch) = nullptr;
+  // The batch, filled up where there is `replay`, as ops read it; valid until the next call.
+  BatchView (*begin_step)(OpContext& ctx, const ForwardBatch& batch, BatchFill fill) = nullptr;
 
   // out[M, hidden] = row token_ids[m] of table, dequantised
   void (*embed)(OpContext& ctx, const Weight& table, const int32_t* token_ids,

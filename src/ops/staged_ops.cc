@@ -337,7 +337,7 @@ void attention(OpContext& ctx, const AttentionArgs& args) {
   device.q = q.heads(0, num_heads, head_dim);
   device.out = out.heads(0, num_heads, head_dim);
   device.kv = pages.view();
-  device.batch = s.device->begin_step(s.device_ctx, batch);
+  device.batch = s.device->begin_step(s.device_ctx, batch, {});
   const auto launch = [&] { s.device->attention(s.device_ctx, device); };
   launch();
   out.get(args.out);

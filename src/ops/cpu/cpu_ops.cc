@@ -39,7 +39,7 @@ Status open(OpContext& ctx, const OpLimits& limits) {
 
 DType linear_input(const Weight&) { return DType::kF32; }
 
-BatchView begin_step(OpContext&, const ForwardBatch& batch) { return host_view(batch); }
+BatchView begin_step(OpContext&, const ForwardBatch& batch, BatchFill) { return host_view(batch); }
 
 void to_activations(OpContext&, TensorView x, Activations out) {
   SLIPSTREAM_CHECK(x.data == out.values.data, "the CPU's linear takes activations as they are");

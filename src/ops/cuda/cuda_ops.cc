@@ -26,7 +26,6 @@ using cuda::check;
 using cuda::device_memory;
 using cuda::DeviceState;
 using cuda::state_of;
-using cuda::StepPlan;
 
 DType linear_input(const Weight& weight) { return weight.dtype; }
 
@@ -211,7 +210,7 @@ cuda::PagedAttentionArgs paged(const AttentionArgs& args) {
           .softcap = args.softcap};
 }
 
-void decode(DeviceState& state, const AttentionArgs& args, const StepPlan& plan) {
+void decode(DeviceState& state, const AttentionArgs& args, const AttentionPlan& plan) {
   cuda::DecodeAttentionArgs decode{paged(args)};
   decode.split_len = static_cast<int>(plan.split_len);
   decode.max_splits = plan.num_splits;
@@ -233,7 +232,7 @@ void decode(DeviceState& state, const AttentionArgs& args, const StepPlan& plan)
 
 void attention(OpContext& ctx, const AttentionArgs& args) {
   DeviceState& state = state_of(ctx);
-  const auto& plan = *static_cast<const StepPlan*>(args.batch.plan);
+  const auto& plan = *static_cast<const AttentionPlan*>(args.batch.plan);
   if (plan.num_queries > 0) decode(state, args, plan);
   if (plan.num_tiles == 0) return;
   SLIPSTREAM_CHECK(args.q.dim(1) / args.kv.num_kv_heads == state.limits.heads_per_kv_head,

@@ -71,17 +71,10 @@ void next_fill_staging(DeviceState& state) {
   staging.used = 0;
 }
 
-// Rows that are launched together: they have room for what they keep.
-struct RowGroup {
-  int64_t begin = 0;
-  int64_t end = 0;
-  bool has_states = false;
-  bool has_logprobs = false;
-};
-
-// Sets their kept_row.
-std::vector<RowGroup> group_rows(const DeviceState& state, std::span<SampleRow> rows) {
-  std::vector<RowGroup> groups(1);
+// Fills state.row_groups, and sets the rows' kept_row.
+void group_rows(DeviceState& state, std::span<SampleRow> rows) {
+  std::vector<RowGroup>& groups = state.row_groups;
+  groups.assign(1, {});
   int32_t num_kept = 0;
   for (SampleRow& row : rows) {
     SLIPSTREAM_CHECK(row.state < state.limits.max_sample_states, "the row's state is there");
@@ -97,7 +90,6 @@ std::vector<RowGroup> group_rows(const DeviceState& state, std::span<SampleRow> 
     group.has_states = group.has_states || row.state >= 0;
     group.has_logprobs = group.has_logprobs || row.num_logprobs >= 0;
   }
-  return groups;
 }
 
 void launch_group(DeviceState& state, TensorView logits, const SampleSlot& slot,
@@ -183,12 +175,12 @@ void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows, 
   if (!rows.empty()) {
     const std::span<SampleRow> host_rows(drawn.host_rows.as<SampleRow>(), rows.size());
     std::copy(rows.begin(), rows.end(), host_rows.begin());
-    const std::vector<RowGroup> groups = group_rows(state, host_rows);
+    group_rows(state, host_rows);
     check(cudaMemcpyAsync(drawn.rows.data(), host_rows.data(), host_rows.size_bytes(),
                           cudaMemcpyHostToDevice, state.stream),
           "sample");
     bool has_logprobs = false;
-    for (const RowGroup& group : groups) {
+    for (const RowGroup& group : state.row_groups) {
       launch_group(state, logits, drawn, group);
       has_logprobs = has_logprobs || group.has_logprobs;
     }

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "ops/cuda/cublaslt.h"
 #include "ops/cuda/sample_state.h"
 #include "ops/ops.h"
+#include "ops/step_stager.h"
 
 namespace slipstream::cuda {
 
@@ -27,22 +29,6 @@ namespace slipstream::cuda {
 void check(cudaError_t error, const char* op);
 
 const DeviceMemory& device_memory();
-
-// Decode attention splits contexts longer than this, or than a larger power of two where there are
-// queries enough to fill the device; see decode_paged.cu.
-constexpr int64_t kLeastSplitLen = 1024;
-constexpr int kMaxSplitQueries = 256;
-
-// How a step's attention is cut: single tokens, and tiles of the longer chunks. Where results must
-// not depend on chunks, every token is single.
-struct StepPlan {
-  int num_queries = 0;
-  const DecodeQuery* queries = nullptr;  // device
-  int64_t split_len = kLeastSplitLen;
-  int num_splits = 1;  // of the longest context
-  int num_tiles = 0;
-  const PrefillTile* tiles = nullptr;  // device
-};
 
 // Memory that both the host and the device reach, for copies that wait for nobody.
 class PinnedBuffer {
@@ -107,6 +93,14 @@ struct SampleSlot {
   bool is_new = false;  // not asked for yet
 };
 
+// Rows that are sampled together: they have room for what they keep.
+struct RowGroup {
+  int64_t begin = 0;
+  int64_t end = 0;
+  bool has_states = false;
+  bool has_logprobs = false;
+};
+
 // What states are to be filled from, until the device has read it; see fill_states().
 struct FillStaging {
   PinnedBuffer host;
@@ -143,9 +137,9 @@ struct DeviceState {
   bool in_nvtx_step = false;  // see nvtx_ops.cc
   double busy_ms = 0.0;       // from began to done, of the steps asked for
   Buffer batch;
-  size_t batch_bytes = 0;
-  StepPlan plan;
+  std::optional<StepStager> stager;
   std::array<SampleSlot, kNumSlots> samples;
+  std::vector<RowGroup> row_groups;  // of the step that is sampled
   SampleStateMemory sample_states;
   std::unordered_map<uint64_t, cudaGraphExec_t> graphs;
   Upload upload;
@@ -186,7 +180,7 @@ Status open_sampling(DeviceState& state);
 // The entries of the table.
 DeviceDescription describe();
 Status open(OpContext& ctx, const OpLimits& limits);
-BatchView begin_step(OpContext& ctx, const ForwardBatch& batch);
+BatchView begin_step(OpContext& ctx, const ForwardBatch& batch, BatchFill fill);
 void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows, int slot);
 void set_sample_state(OpContext& ctx, int32_t idx, const SampleState& state);
 std::span<const int32_t> sampled(OpContext& ctx, int slot);

@@ -75,12 +75,12 @@ void end_step(DeviceState& state) {
   if (std::exchange(state.in_nvtx_step, false)) pop();
 }
 
-BatchView begin_step(OpContext& ctx, const ForwardBatch& batch) {
+BatchView begin_step(OpContext& ctx, const ForwardBatch& batch, BatchFill fill) {
   DeviceState& state = state_of(ctx);
   end_step(state);
   push(str("step of ", batch.num_tokens(), " tokens, ", batch.num_seqs(), " sequences").c_str());
   state.in_nvtx_step = true;
-  return front().inner->begin_step(ctx, batch);
+  return front().inner->begin_step(ctx, batch, fill);
 }
 
 void sample(OpContext& ctx, TensorView logits, std::span<const SampleRow> rows, int slot) {

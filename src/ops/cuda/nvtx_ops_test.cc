@@ -43,7 +43,7 @@ int start_profiler(NvtxGetExportTableFunc_t get_table) {
 // A table whose ops do nothing.
 Ops idle_ops() {
   Ops ops;
-  ops.begin_step = [](OpContext&, const ForwardBatch&) { return BatchView(); };
+  ops.begin_step = [](OpContext&, const ForwardBatch&, BatchFill) { return BatchView(); };
   ops.rms_norm = [](OpContext&, TensorView, const float*, float, Activations) {};
   ops.linear = [](OpContext&, const Activations&, std::span<const LinearPart>) {};
   ops.replay = [](OpContext&, uint64_t, const std::function<void()>& launch) { launch(); };
@@ -67,9 +67,9 @@ TEST(NvtxOps, AStepIsARangeFromItsBatchToItsDrawAndHoldsThoseOfItsOps) {
   q.cols = 64;
   const std::vector<LinearPart> parts = {{&q, nullptr, {}}, {&q, nullptr, {}}};
   seen.clear();
-  (void)ops.begin_step(ctx, batch);
+  (void)ops.begin_step(ctx, batch, {});
   ops.replay(ctx, 1, [&] { ops.rms_norm(ctx, {}, nullptr, 0.0f, TensorView()); });
-  (void)ops.begin_step(ctx, batch);  // of a step that draws nothing no end is known
+  (void)ops.begin_step(ctx, batch, {});  // of a step that draws nothing no end is known
   ops.linear(ctx, TensorView(), parts);
   ops.sample(ctx, {}, {}, 0);
   const std::string step = "(step of 3 tokens, 2 sequences";

@@ -17,7 +17,9 @@ Status ref_open(OpContext&, const OpLimits&) { return {}; }
 
 DType ref_linear_input(const Weight&) { return DType::kF32; }
 
-BatchView ref_begin_step(OpContext&, const ForwardBatch& batch) { return host_view(batch); }
+BatchView ref_begin_step(OpContext&, const ForwardBatch& batch, BatchFill) {
+  return host_view(batch);
+}
 
 void ref_to_activations(OpContext&, TensorView x, Activations out) {
   SLIPSTREAM_CHECK(x.data == out.values.data, "linear takes activations as they are");

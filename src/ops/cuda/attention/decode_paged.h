@@ -5,17 +5,10 @@
 
 #include <cstdint>
 
+#include "ops/attention_plan.h"
 #include "ops/cuda/attention/paged_attention.h"
 
 namespace slipstream::cuda {
-
-// A token that attends to the first seq_len positions of its sequence.
-struct alignas(16) DecodeQuery {
-  int32_t row = 0;  // of q and out
-  int32_t seq = 0;  // of the block table
-  int32_t seq_len = 0;
-  int32_t old_len = 0;  // positions that earlier steps have written
-};
 
 struct DecodeAttentionArgs : PagedAttentionArgs {
   const DecodeQuery* queries = nullptr;  // [num_queries]; best the longest first
