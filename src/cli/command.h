@@ -49,6 +49,7 @@ std::unique_ptr<Command> make_almanac_import_command();
 std::unique_ptr<Command> make_almanac_export_command();
 std::unique_ptr<Command> make_almanac_list_command();
 std::unique_ptr<Command> make_almanac_add_command();
+std::unique_ptr<Command> make_almanac_run_command();
 std::unique_ptr<Command> make_openapi_command();
 std::unique_ptr<Command> make_version_command();
 

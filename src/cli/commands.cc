@@ -29,6 +29,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
                     make_almanac_export_command,
                     make_almanac_list_command,
                     make_almanac_add_command,
+                    make_almanac_run_command,
                     make_openapi_command,
                     make_version_command}) {
     commands.push_back(make());

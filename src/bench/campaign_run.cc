@@ -1,0 +1,460 @@
+#include "bench/campaign_run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <map>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/strings.h"
+#include "base/time_text.h"
+#include "bench/campaign_client.h"
+#include "bench/campaign_engine.h"
+#include "bench/campaign_folder.h"
+#include "bench/campaign_method.h"
+#include "bench/campaign_point.h"
+#include "bench/point.h"
+#include "bench/point_export.h"
+#include "bench/record.h"
+
+namespace slipstream {
+namespace {
+
+constexpr int kTickMs = 20;
+constexpr int kEndTicks = 25;  // until an engine whose connections broke counts as alive
+constexpr int64_t kNsPerS = 1'000'000'000;
+constexpr int64_t kMsPerS = 1'000;
+constexpr int64_t kVersionLimitMs = 120'000;  // Python engines import everything to say it
+constexpr int kMaxFailuresInARow = 2;         // then an engine is given up
+constexpr int64_t kSizingRequests = 2;        // their speed sizes the point one at a time
+
+using Points = std::map<std::string, Json>;  // by point_id
+
+// A point to be measured: the load and its place in the campaign, which seeds the prompts.
+struct PointAsk {
+  CampaignShape shape;
+  CampaignLoad load;
+  std::string place;  // "one at a time", "rate 2"
+  int64_t repeat = 0;
+};
+
+struct Campaign {
+  const CampaignPlan& plan;
+  const CampaignOptions& options;
+  const CampaignHooks& hooks;
+  PointStore& store;
+  CampaignFolder& folder;
+  CampaignMachine machine;
+  Points points;
+  CampaignReport report;
+};
+
+std::string rounded(double value) {
+  const double scale = value < 10.0 ? 100.0 : 1.0;
+  return str(std::round(value * scale) / scale);
+}
+
+// One configuration on one model: its engine, which is started when the first missing point is
+// there and again after a crash, and its points.
+class SetupRun {
+ public:
+  SetupRun(Campaign& campaign, const EngineSetup& setup)
+      : campaign_(campaign), plan_(campaign.plan), setup_(setup) {}
+
+  Status run();
+
+ private:
+  bool is_over() const { return is_given_up_ || campaign_.report.interrupted; }
+  bool is_wanted(const CampaignShape& shape, const std::string& arrival) const {
+    return selects(campaign_.options.filters, setup_, shape, arrival);
+  }
+  bool is_any_wanted() const;
+  void say(const std::string& text) const {
+    campaign_.hooks.on_line(setup_.configuration + "/" + setup_.model + ": " + text);
+  }
+
+  Status find_version();
+  Status run_shape(const CampaignShape& shape);
+  Status run_sweep(const CampaignShape& shape);
+  Status run_rates(const CampaignShape& shape, const std::vector<double>& rates);
+  // The repeats of a load; the first one's point if it is there.
+  Result<std::optional<Json>> run_load(const CampaignShape& shape, const CampaignLoad& load,
+                                       const std::string& place);
+  Result<std::optional<Json>> run_point(const PointAsk& ask);
+  Status measure(const PointAsk& ask, const Json& identity, std::optional<Json>& point);
+  Status keep(const Json& point);
+
+  // What of these is not ready is a failure, which is recorded: false.
+  Result<bool> ready(const CampaignShape& shape);
+  Result<bool> start_engine();
+  Result<bool> warm_up(const CampaignShape& shape);
+  // A record, or nothing after a failure or an interrupt.
+  Result<std::optional<Json>> run_client(const ClientAsk& ask, const std::string& what);
+  ClientAsk client_ask(const PointAsk& ask) const;
+  void stop_engine();
+  Status fail(const std::string& kind, const std::string& what, const std::string& detail);
+
+  Campaign& campaign_;
+  const CampaignPlan& plan_;
+  const EngineSetup& setup_;
+  VersionWords version_;
+  std::string log_path_;
+  std::unique_ptr<CampaignEngine> engine_;
+  std::string warm_shape_;           // that the running engine is warmed up for
+  double one_at_a_time_rate_ = 0.0;  // requests a second, seen while it was warmed up
+  int num_failures_in_a_row_ = 0;
+  bool is_given_up_ = false;
+};
+
+bool SetupRun::is_any_wanted() const {
+  const auto wanted = [&](const CampaignShape& shape) {
+    return std::any_of(plan_.loads.begin(), plan_.loads.end(),
+                       [&](const auto& load) { return is_wanted(shape, load.arrival); }) ||
+           (plan_.sweep && (is_wanted(shape, "closed") || is_wanted(shape, "burst") ||
+                            is_wanted(shape, plan_.sweep->arrival)));
+  };
+  return std::any_of(plan_.shapes.begin(), plan_.shapes.end(), wanted);
+}
+
+Status SetupRun::run() {
+  if (!is_any_wanted()) return {};
+  log_path_ = campaign_.folder.log_path(setup_.configuration + "-" + setup_.model);
+  SLIPSTREAM_RETURN_IF_ERROR(find_version());
+  for (const CampaignShape& shape : plan_.shapes) {
+    if (is_over()) break;
+    SLIPSTREAM_RETURN_IF_ERROR(run_shape(shape));
+  }
+  stop_engine();
+  return {};
+}
+
+Status SetupRun::find_version() {
+  const Result<std::string> printed =
+      output_of({setup_.version_command, setup_.environment}, kVersionLimitMs);
+  if (printed.ok()) {
+    version_ = parse_version(printed.value());
+    return {};
+  }
+  is_given_up_ = true;
+  return fail("no_version", "its version", printed.status().message());
+}
+
+Status SetupRun::run_shape(const CampaignShape& shape) {
+  for (size_t idx = 0; idx < plan_.loads.size() && !is_over(); ++idx) {
+    if (!is_wanted(shape, plan_.loads[idx].arrival)) continue;
+    SLIPSTREAM_RETURN_IF_ERROR(run_load(shape, plan_.loads[idx], str("load ", idx)).status());
+  }
+  return plan_.sweep && !is_over() ? run_sweep(shape) : Status();
+}
+
+Status SetupRun::run_sweep(const CampaignShape& shape) {
+  const CampaignLoad one{"closed", 0.0, 1, 0};  // its requests follow from the warm-up
+  const CampaignLoad all{"burst", 0.0, 0, plan_.sweep->max_requests};
+  const bool wants_rates = plan_.sweep->num_rates > 0 && is_wanted(shape, plan_.sweep->arrival);
+  std::vector<double> extremes;
+  for (const auto& [load, place] :
+       {std::pair{one, "one at a time"}, std::pair{all, "all at once"}}) {
+    if (is_over()) return {};
+    // The rates follow from the first repeat of both.
+    const Json first = point_identity(plan_, setup_, version_, campaign_.machine, shape, load, 0);
+    std::optional<Json> point;
+    if (is_wanted(shape, load.arrival)) {
+      SLIPSTREAM_ASSIGN_OR_RETURN(point, run_load(shape, load, place));
+    } else if (const auto found = campaign_.points.find(point_id(first));
+               found != campaign_.points.end()) {
+      point = found->second;
+    } else if (wants_rates) {
+      return bad_usage(str("--only: rates lie between one at a time and all at once, and ", place,
+                           " is not measured yet for ", setup_.configuration, "/", setup_.model,
+                           "/", shape_text(shape), "; leave the arrival out of --only"));
+    }
+    if (point) extremes.push_back(point->at("requests_s").get<double>());
+  }
+  if (!wants_rates || is_over()) return {};
+  if (extremes.size() < 2) {
+    say(shape_text(shape) + ": no rates between, for an extreme failed");
+    return {};
+  }
+  return run_rates(shape, rates_between(extremes[0], extremes[1], *plan_.sweep));
+}
+
+Status SetupRun::run_rates(const CampaignShape& shape, const std::vector<double>& rates) {
+  if (rates.size() < static_cast<size_t>(plan_.sweep->num_rates)) {
+    say(str(shape_text(shape), ": ", rates.size(), " rates between, not ", plan_.sweep->num_rates,
+            ": the extremes are too close"));
+  }
+  for (size_t idx = 0; idx < rates.size() && !is_over(); ++idx) {
+    const CampaignLoad load{plan_.sweep->arrival, rates[idx], 0,
+                            requests_of_rate(rates[idx], *plan_.sweep)};
+    SLIPSTREAM_RETURN_IF_ERROR(run_load(shape, load, str("rate ", idx + 1)).status());
+  }
+  return {};
+}
+
+Result<std::optional<Json>> SetupRun::run_load(const CampaignShape& shape, const CampaignLoad& load,
+                                               const std::string& place) {
+  std::optional<Json> first;
+  for (int64_t repeat = 0; repeat < plan_.repeats && !is_over(); ++repeat) {
+    SLIPSTREAM_ASSIGN_OR_RETURN(std::optional<Json> point, run_point({shape, load, place, repeat}));
+    if (repeat == 0) first = std::move(point);
+  }
+  return first;
+}
+
+Result<std::optional<Json>> SetupRun::run_point(const PointAsk& ask) {
+  const Json identity =
+      point_identity(plan_, setup_, version_, campaign_.machine, ask.shape, ask.load, ask.repeat);
+  if (const auto found = campaign_.points.find(point_id(identity));
+      found != campaign_.points.end()) {
+    ++campaign_.report.num_present;
+    return std::optional<Json>(found->second);
+  }
+  std::optional<Json> point;
+  SLIPSTREAM_ASSIGN_OR_RETURN(const bool is_ready, ready(ask.shape));
+  if (!is_ready) return point;
+  SLIPSTREAM_RETURN_IF_ERROR(measure(ask, identity, point));
+  return point;
+}
+
+ClientAsk SetupRun::client_ask(const PointAsk& ask) const {
+  ClientAsk client;
+  client.url = engine_->url();
+  client.endpoint = setup_.completions_route;
+  client.shape = ask.shape;
+  client.load = ask.load;
+  client.vocab_size = setup_.vocab_size;
+  client.seed = point_seed(plan_.seed, setup_.model, ask.shape, ask.place, ask.repeat);
+  return client;
+}
+
+Status SetupRun::measure(const PointAsk& ask, const Json& identity, std::optional<Json>& point) {
+  ClientAsk client = client_ask(ask);
+  if (client.load.requests == 0) {
+    client.load.requests = requests_of_rate(one_at_a_time_rate_, *plan_.sweep);
+  }
+  const std::string what = str(shape_text(ask.shape), " ", load_text(ask.load),
+                               plan_.repeats > 1 ? str(" repeat ", ask.repeat) : "");
+  say(str(what, ": ", client.load.requests, " requests"));
+  SLIPSTREAM_ASSIGN_OR_RETURN(const std::optional<Json> record, run_client(client, what));
+  if (!record) return {};
+  MeasuredExtras extras;
+  extras.server_command = shell_text(engine_->command(), campaign_.options.home);
+  extras.client_command = client_command(client);
+  extras.cold_start_s = engine_->cold_start_s();
+  extras.config = {{"log", campaign_.folder.relative(log_path_)},
+                   {"warmup_requests", plan_.warmup_requests}};
+  const Result<Json> made = measured_point(*record, identity, setup_, extras);
+  if (!made.ok()) return fail("no_record", what, made.status().message());
+  SLIPSTREAM_RETURN_IF_ERROR(keep(made.value()));
+  point = made.value();
+  num_failures_in_a_row_ = 0;
+  say(str(what, ": ", rounded(made->at("requests_s").get<double>()), " requests/s, ",
+          rounded(made->at("output_tok_s").get<double>()), " output tok/s, TTFT p50 ",
+          rounded(made->value("ttft_ms_p50", Json(0.0)).get<double>()), " ms, ",
+          made->at("errors").get<int64_t>(), " errors"));
+  return {};
+}
+
+Status SetupRun::keep(const Json& point) {
+  const Result<InsertOutcome> outcome = campaign_.store.insert(point, IfTaken::kRefuse);
+  if (!outcome.ok() || outcome.value() == InsertOutcome::kTaken) {
+    campaign_.hooks.on_unstored(point_jsonl(point));
+    return outcome.ok() ? failed("another process stored this point meanwhile") : outcome.status();
+  }
+  campaign_.points[point_id(point)] = point;
+  ++campaign_.report.num_measured;
+  return {};
+}
+
+Result<bool> SetupRun::ready(const CampaignShape& shape) {
+  if (!engine_) {
+    SLIPSTREAM_ASSIGN_OR_RETURN(const bool is_started, start_engine());
+    if (!is_started) return false;
+  } else if (plan_.pause_s > 0.0) {
+    const int64_t until_ns =
+        steady_now_ns() + static_cast<int64_t>(plan_.pause_s * static_cast<double>(kNsPerS));
+    while (steady_now_ns() < until_ns && !campaign_.hooks.should_stop()) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(kTickMs));
+    }
+  }
+  return warm_shape_ == shape_text(shape) ? true : warm_up(shape);
+}
+
+Result<bool> SetupRun::start_engine() {
+  say("starting: " + shell_text(engine_child_command(setup_, "PORT"), campaign_.options.home));
+  Result<std::unique_ptr<CampaignEngine>> engine =
+      CampaignEngine::start(setup_, log_path_, campaign_.hooks.should_stop);
+  if (campaign_.hooks.should_stop()) campaign_.report.interrupted = true;
+  if (campaign_.report.interrupted) return false;
+  if (!engine.ok()) {
+    is_given_up_ = true;
+    SLIPSTREAM_RETURN_IF_ERROR(fail("no_start", "its start", engine.status().message()));
+    return false;
+  }
+  engine_ = std::move(engine).value();
+  warm_shape_.clear();
+  say(str("ready after ", rounded(engine_->cold_start_s()), " s"));
+  return true;
+}
+
+Result<bool> SetupRun::warm_up(const CampaignShape& shape) {
+  const CampaignLoad all{"burst", 0.0, 0, plan_.warmup_requests};
+  const CampaignLoad one{"closed", 0.0, 1, kSizingRequests};
+  for (const CampaignLoad& load : {all, one}) {
+    if (load.requests == 0) continue;
+    const std::string what = shape_text(shape) + " warm-up";
+    SLIPSTREAM_ASSIGN_OR_RETURN(
+        const std::optional<Json> record,
+        run_client(client_ask({shape, load, "warm-up " + load.arrival, 0}), what));
+    if (!record) return false;
+    one_at_a_time_rate_ = record->value("requests_s", 0.0);
+  }
+  warm_shape_ = shape_text(shape);
+  return true;
+}
+
+Result<std::optional<Json>> SetupRun::run_client(const ClientAsk& ask, const std::string& what) {
+  const std::optional<Json> none;
+  Result<std::unique_ptr<CampaignClient>> client = CampaignClient::start(ask);
+  if (!client.ok()) return client.status();
+  const int64_t until_ns = steady_now_ns() + plan_.point_timeout_s * kNsPerS;
+  std::optional<Result<Json>> answer;
+  std::optional<std::string> ended;
+  while (!answer && !ended && steady_now_ns() < until_ns) {
+    if (campaign_.hooks.should_stop()) {
+      campaign_.report.interrupted = true;
+      return none;
+    }
+    answer = client.value()->poll(kTickMs);
+    ended = engine_->ended();
+  }
+  // Connections break before their process is gone.
+  const bool has_errors = answer && answer->ok() && answer->value().value("errors", int64_t{0}) > 0;
+  for (int tick = 0; has_errors && !ended && tick < kEndTicks; ++tick) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(kTickMs));
+    ended = engine_->ended();
+  }
+  if (ended) {
+    SLIPSTREAM_RETURN_IF_ERROR(fail("crashed", what, "the engine ended: " + *ended));
+    return none;
+  }
+  if (!answer) {
+    SLIPSTREAM_RETURN_IF_ERROR(
+        fail("hung", what, str("not finished after ", plan_.point_timeout_s, " s")));
+    return none;
+  }
+  if (!answer->ok()) {
+    SLIPSTREAM_RETURN_IF_ERROR(fail("no_record", what, answer->status().message()));
+    return none;
+  }
+  const Json& record = answer->value();
+  if (record.value("errors", int64_t{0}) == record.value("requests", int64_t{0})) {
+    SLIPSTREAM_RETURN_IF_ERROR(fail("no_answers", what,
+                                    "every request failed, the first: " +
+                                        record.value("first_error", std::string("no reason"))));
+    return none;
+  }
+  return std::optional<Json>(record);
+}
+
+void SetupRun::stop_engine() {
+  if (!engine_) return;
+  if (!engine_->stop(setup_.stop_timeout_s * kMsPerS)) {
+    say(str("did not end within ", setup_.stop_timeout_s, " s of SIGTERM and was killed"));
+  }
+  engine_.reset();
+}
+
+// Records what failed, with the end of the log. The engine's state is unknown from here on: the
+// next point gets a new one.
+Status SetupRun::fail(const std::string& kind, const std::string& what, const std::string& detail) {
+  ++campaign_.report.num_failed;
+  if (++num_failures_in_a_row_ >= kMaxFailuresInARow) is_given_up_ = true;
+  stop_engine();
+  say(str("FAILED ", what, ": ", detail, is_given_up_ ? "; given up" : "", "; log: ", log_path_));
+  return campaign_.folder.add_failure(
+      {{"kind", "failure"},
+       {"schema", kRecordSchema},
+       {"at", utc_now(TimeDigits::kSeconds)},
+       {"campaign", plan_.name},
+       {"engine", setup_.engine},
+       {"engine_version", version_.version},
+       {"engine_config", setup_.configuration},
+       {"model", setup_.model},
+       {"failure", kind},
+       {"what", what},
+       {"detail", detail},
+       {"server_command", shell_text(engine_child_command(setup_, "PORT"), campaign_.options.home)},
+       {"log", campaign_.folder.relative(log_path_)},
+       {"log_tail", log_tail(log_path_)}});
+}
+
+}  // namespace
+
+Result<CampaignReport> run_campaign(const CampaignPlan& plan, const CampaignOptions& options,
+                                    PointStore& store, const CampaignHooks& hooks) {
+  SLIPSTREAM_RETURN_IF_ERROR(check_filters(options.filters, plan));
+  SLIPSTREAM_ASSIGN_OR_RETURN(const std::unique_ptr<CampaignFolder> folder,
+                              CampaignFolder::open(options.store_path, plan.name));
+  Campaign campaign{plan, options, hooks, store, *folder, {}, {}, {}};
+  campaign.machine.cpu = begin_record({}).at("host").at("cpu").get<std::string>();
+  PointFilter filter;
+  filter.campaign = plan.name;
+  SLIPSTREAM_RETURN_IF_ERROR(store.for_each(filter, [&](const Json& point) -> Status {
+    campaign.points[point_id(point)] = point;
+    return {};
+  }));
+  for (const EngineSetup& setup : plan.setups) {
+    if (hooks.should_stop()) campaign.report.interrupted = true;
+    if (campaign.report.interrupted) break;
+    SLIPSTREAM_RETURN_IF_ERROR(SetupRun(campaign, setup).run());
+  }
+  return campaign.report;
+}
+
+std::string describe_campaign(const CampaignPlan& plan, const CampaignOptions& options) {
+  std::string text;
+  int64_t num_points = 0;
+  int64_t num_starts = 0;
+  for (const EngineSetup& setup : plan.setups) {
+    std::string lines;
+    for (const CampaignShape& shape : plan.shapes) {
+      std::vector<std::string> loads;
+      const auto add = [&](const std::string& arrival, const std::string& load, int64_t count) {
+        if (count == 0 || !selects(options.filters, setup, shape, arrival)) return;
+        loads.push_back(load);
+        num_points += count * plan.repeats;
+      };
+      for (const CampaignLoad& load : plan.loads) {
+        add(load.arrival, str(load_text(load), " (", load.requests, " requests)"), 1);
+      }
+      if (plan.sweep) {
+        add("closed", "one at a time", 1);
+        add("burst", str("all at once (", plan.sweep->max_requests, " requests)"), 1);
+        add(plan.sweep->arrival,
+            str("up to ", plan.sweep->num_rates, " ", plan.sweep->arrival, " rates between"),
+            plan.sweep->num_rates);
+      }
+      if (loads.empty()) continue;
+      lines += "  " + shape_text(shape) + ":";
+      for (size_t idx = 0; idx < loads.size(); ++idx) lines += (idx == 0 ? " " : ", ") + loads[idx];
+      lines += "\n";
+    }
+    if (lines.empty()) continue;
+    ++num_starts;
+    text += str(setup.configuration, "/", setup.model, ": ",
+                shell_text(engine_child_command(setup, "PORT"), options.home), "\n", lines);
+  }
+  const double seconds = plan.sweep ? plan.sweep->seconds : CampaignSweep().seconds;
+  const double total_s = static_cast<double>(num_points) * (seconds + plan.pause_s);
+  return text + str(num_starts, " engine starts, at most ", num_points, " points (", plan.repeats,
+                    plan.repeats == 1 ? " repeat" : " repeats", "); about ",
+                    std::llround(std::ceil(total_s / 60.0)), " minutes at ", seconds,
+                    " s a point, starts and warm-ups not counted\n");
+}
+
+}  // namespace slipstream
