@@ -18,9 +18,9 @@
 namespace slipstream {
 
 struct ChildCommand {
-  std::vector<std::string> words;                  // words[0] is looked up in PATH
-  std::map<std::string, std::string> environment;  // on top of this process's
-  int output_fd = -1;                              // gets stdout and stderr; borrowed
+  std::vector<std::string> words;                       // words[0] is looked up in PATH
+  std::map<std::string, std::string> environment = {};  // on top of this process's
+  int output_fd = -1;                                   // gets stdout and stderr; borrowed
 };
 
 class ChildProcess {

@@ -14,6 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 TOKEN_S = 0.0005
 
 
+def compact(value):
+    return json.dumps(value, separators=(",", ":"))
+
+
 class Engine:
     def __init__(self, args):
         self.args = args
@@ -33,10 +37,12 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        is_ready = self.path == "/health" and self.server.engine.args.behaviour != "never-ready"
+        is_ready = self.server.engine.args.behaviour != "never-ready"
+        body = json.dumps({"data": [{"id": "tiny"}]}).encode() if self.path == "/v1/models" else b""
         self.send_response(200 if is_ready else 503)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def chunk(self, text):
         self.wfile.write(f"{len(text):x}\r\n".encode() + text.encode() + b"\r\n")
@@ -64,9 +70,9 @@ class Handler(BaseHTTPRequestHandler):
                 os._exit(7)
             time.sleep(engine.args.token_s)
             event = {"choices": [{"index": 0, "text": "a", "finish_reason": None}]}
-            self.chunk(f"data: {json.dumps(event)}\n\n")
+            self.chunk(f"data: {compact(event)}\n\n")
         usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": body["max_tokens"]}
-        self.chunk(f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n")
+        self.chunk(f"data: {compact({'choices': [], 'usage': usage})}\n\n")
         self.chunk("data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
 

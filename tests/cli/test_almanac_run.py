@@ -109,6 +109,7 @@ def test_the_method_measures_the_extremes_and_rates_between_them(almanac):
     assert min(extremes.values()) < min(rates) < max(rates) < max(extremes.values())
     for point in points:
         assert 4 <= point["requests"] <= 16 and point["errors"] == 0
+        assert point["output_tok_s"] == pytest.approx(4 * point["requests_s"])
         assert (point["engine"], point["engine_version"], point["git_commit"]) == (
             "fake", "1.2.3", "abcdef0")
         assert (point["model"], point["weights"], point["gpu"]) == ("tiny", "Q8_0", "")
