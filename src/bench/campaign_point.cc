@@ -29,7 +29,7 @@ Json point_identity(const CampaignPlan& plan, const EngineSetup& setup, const Ve
 }
 
 Result<Json> measured_point(const Json& record, const Json& identity, const EngineSetup& setup,
-                            const MeasuredExtras& extras) {
+                            const CampaignMachine& machine, const MeasuredExtras& extras) {
   ImportOptions options;
   options.overrides = identity;
   Json& columns = options.overrides;
@@ -43,11 +43,13 @@ Result<Json> measured_point(const Json& record, const Json& identity, const Engi
     columns["accuracy"] = *setup.accuracy;
   }
   if (setup.image_bytes) columns["image_bytes"] = *setup.image_bytes;
-  if (extras.power_w_mean > 0.0) {
-    columns["power_w_mean"] = extras.power_w_mean;
+  if (!machine.driver.empty()) columns["driver"] = machine.driver;
+  if (!machine.cuda.empty()) columns["cuda"] = machine.cuda;
+  if (extras.power_w_mean) {
+    columns["power_w_mean"] = *extras.power_w_mean;
     const double output_tok_s = record.value("output_tok_s", 0.0);
     if (output_tok_s > 0.0) {
-      columns["joules_per_output_token"] = extras.power_w_mean / output_tok_s;
+      columns["joules_per_output_token"] = *extras.power_w_mean / output_tok_s;
     }
   }
   SLIPSTREAM_ASSIGN_OR_RETURN(const ConvertedRecord converted, point_from_record(record, options));

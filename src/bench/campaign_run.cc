@@ -17,6 +17,7 @@
 #include "bench/campaign_folder.h"
 #include "bench/campaign_method.h"
 #include "bench/campaign_point.h"
+#include "bench/gpu_meter.h"
 #include "bench/point.h"
 #include "bench/point_export.h"
 #include "bench/record.h"
@@ -48,6 +49,7 @@ struct Campaign {
   const CampaignHooks& hooks;
   PointStore& store;
   CampaignFolder& folder;
+  GpuMeter* gpu_meter;  // null: the campaign is for the CPU
   CampaignMachine machine;
   Points points;
   CampaignReport report;
@@ -92,7 +94,7 @@ class SetupRun {
   Result<bool> ready(const CampaignShape& shape);
   Result<bool> start_engine();
   Result<bool> warm_up(const CampaignShape& shape);
-  // A record, or nothing after a failure or an interrupt.
+  // A record, or nothing after a failure or an interrupt. Leaves the mean power in power_w_mean_.
   Result<std::optional<Json>> run_client(const ClientAsk& ask, const std::string& what);
   ClientAsk client_ask(const PointAsk& ask) const;
   void stop_engine();
@@ -104,7 +106,8 @@ class SetupRun {
   VersionWords version_;
   std::string log_path_;
   std::unique_ptr<CampaignEngine> engine_;
-  std::string warm_shape_;           // that the running engine is warmed up for
+  std::string warm_shape_;  // that the running engine is warmed up for
+  std::optional<double> power_w_mean_;
   double one_at_a_time_rate_ = 0.0;  // requests a second, seen while it was warmed up
   int num_failures_in_a_row_ = 0;
   bool is_given_up_ = false;
@@ -245,9 +248,10 @@ Status SetupRun::measure(const PointAsk& ask, const Json& identity, std::optiona
   extras.server_command = shell_text(engine_->command(), campaign_.options.home);
   extras.client_command = client_command(client);
   extras.cold_start_s = engine_->cold_start_s();
+  extras.power_w_mean = power_w_mean_;
   extras.config = {{"log", campaign_.folder.relative(log_path_)},
                    {"warmup_requests", plan_.warmup_requests}};
-  const Result<Json> made = measured_point(*record, identity, setup_, extras);
+  const Result<Json> made = measured_point(*record, identity, setup_, campaign_.machine, extras);
   if (!made.ok()) return fail("no_record", what, made.status().message());
   SLIPSTREAM_RETURN_IF_ERROR(keep(made.value()));
   point = made.value();
@@ -324,6 +328,7 @@ Result<std::optional<Json>> SetupRun::run_client(const ClientAsk& ask, const std
   const int64_t until_ns = steady_now_ns() + plan_.point_timeout_s * kNsPerS;
   std::optional<Result<Json>> answer;
   std::optional<std::string> ended;
+  PowerMean power(campaign_.gpu_meter, setup_.num_devices);
   while (!answer && !ended && steady_now_ns() < until_ns) {
     if (campaign_.hooks.should_stop()) {
       campaign_.report.interrupted = true;
@@ -331,7 +336,9 @@ Result<std::optional<Json>> SetupRun::run_client(const ClientAsk& ask, const std
     }
     answer = client.value()->poll(kTickMs);
     ended = engine_->ended();
+    power.sample();
   }
+  power_w_mean_ = power.mean();
   // Connections break before their process is gone.
   const bool has_errors = answer && answer->ok() && answer->value().value("errors", int64_t{0}) > 0;
   for (int tick = 0; has_errors && !ended && tick < kEndTicks; ++tick) {
@@ -400,8 +407,17 @@ Result<CampaignReport> run_campaign(const CampaignPlan& plan, const CampaignOpti
   SLIPSTREAM_RETURN_IF_ERROR(check_filters(options.filters, plan));
   SLIPSTREAM_ASSIGN_OR_RETURN(const std::unique_ptr<CampaignFolder> folder,
                               CampaignFolder::open(options.store_path, plan.name));
-  Campaign campaign{plan, options, hooks, store, *folder, {}, {}, {}};
-  campaign.machine.cpu = begin_record({}).at("host").at("cpu").get<std::string>();
+  std::unique_ptr<GpuMeter> gpu_meter;
+  CampaignMachine machine{begin_record({}).at("host").at("cpu").get<std::string>()};
+  if (plan.device == "cuda") {
+    Result<std::unique_ptr<GpuMeter>> opened = GpuMeter::open();
+    if (!opened.ok()) return opened.status().in("device = \"cuda\"");
+    gpu_meter = std::move(opened).value();
+    machine.gpu = gpu_meter->name();
+    machine.driver = gpu_meter->driver();
+    machine.cuda = gpu_meter->cuda();
+  }
+  Campaign campaign{plan, options, hooks, store, *folder, gpu_meter.get(), machine, {}, {}};
   PointFilter filter;
   filter.campaign = plan.name;
   SLIPSTREAM_RETURN_IF_ERROR(store.for_each(filter, [&](const Json& point) -> Status {
@@ -414,47 +430,6 @@ Result<CampaignReport> run_campaign(const CampaignPlan& plan, const CampaignOpti
     SLIPSTREAM_RETURN_IF_ERROR(SetupRun(campaign, setup).run());
   }
   return campaign.report;
-}
-
-std::string describe_campaign(const CampaignPlan& plan, const CampaignOptions& options) {
-  std::string text;
-  int64_t num_points = 0;
-  int64_t num_starts = 0;
-  for (const EngineSetup& setup : plan.setups) {
-    std::string lines;
-    for (const CampaignShape& shape : plan.shapes) {
-      std::vector<std::string> loads;
-      const auto add = [&](const std::string& arrival, const std::string& load, int64_t count) {
-        if (count == 0 || !selects(options.filters, setup, shape, arrival)) return;
-        loads.push_back(load);
-        num_points += count * plan.repeats;
-      };
-      for (const CampaignLoad& load : plan.loads) {
-        add(load.arrival, str(load_text(load), " (", load.requests, " requests)"), 1);
-      }
-      if (plan.sweep) {
-        add("closed", "one at a time", 1);
-        add("burst", str("all at once (", plan.sweep->max_requests, " requests)"), 1);
-        add(plan.sweep->arrival,
-            str("up to ", plan.sweep->num_rates, " ", plan.sweep->arrival, " rates between"),
-            plan.sweep->num_rates);
-      }
-      if (loads.empty()) continue;
-      lines += "  " + shape_text(shape) + ":";
-      for (size_t idx = 0; idx < loads.size(); ++idx) lines += (idx == 0 ? " " : ", ") + loads[idx];
-      lines += "\n";
-    }
-    if (lines.empty()) continue;
-    ++num_starts;
-    text += str(setup.configuration, "/", setup.model, ": ",
-                shell_text(engine_child_command(setup, "PORT"), options.home), "\n", lines);
-  }
-  const double seconds = plan.sweep ? plan.sweep->seconds : CampaignSweep().seconds;
-  const double total_s = static_cast<double>(num_points) * (seconds + plan.pause_s);
-  return text + str(num_starts, " engine starts, at most ", num_points, " points (", plan.repeats,
-                    plan.repeats == 1 ? " repeat" : " repeats", "); about ",
-                    std::llround(std::ceil(total_s / 60.0)), " minutes at ", seconds,
-                    " s a point, starts and warm-ups not counted\n");
 }
 
 }  // namespace slipstream

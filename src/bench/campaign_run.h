@@ -41,6 +41,7 @@ Result<CampaignReport> run_campaign(const CampaignPlan& plan, const CampaignOpti
                                     PointStore& store, const CampaignHooks& hooks);
 
 // What would be run, with the commands and about how long it takes; a line each, nothing started.
+// In campaign_describe.cc.
 std::string describe_campaign(const CampaignPlan& plan, const CampaignOptions& options);
 
 }  // namespace slipstream

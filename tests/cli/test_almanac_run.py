@@ -218,7 +218,7 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(almanac):
     lines = done.out.splitlines()
     assert lines[0].startswith("fake/tiny: ") and "model.gguf --host 127.0.0.1 --port PORT" in lines[0]
     assert lines[1] == "  8x4: one at a time, all at once (16 requests), up to 2 constant rates between"
-    assert lines[2].startswith("1 engine starts, at most 4 points (1 repeat); about 1 minutes")
+    assert lines[2].startswith("1 engine start, at most 4 points (1 repeat); about 1 min at 1 s")
     assert "other" not in done.out
 
 
