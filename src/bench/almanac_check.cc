@@ -27,6 +27,8 @@ constexpr std::array kEngineRules = {
     KeyRule{"health_route", kText, true, "\"/health\""},
     KeyRule{"completions_route", kText, true, "\"/v1/completions\""},
     KeyRule{"ready_timeout_s", kWhole, true, "900"},
+    KeyRule{"prompts", kText, false, "\"ids\""},
+    KeyRule{"ignore_eos", kFlag, false, "false"},
     KeyRule{"stop_timeout_s", kWhole, false, "30"},
     KeyRule{"image_bytes", kWhole, false, "21474836480"},
     KeyRule{"notes", kText, false, "\"what a reader must know\""},
@@ -198,6 +200,10 @@ void FileCheck::check_engine() {
   check_range(value_, "", "stop_timeout_s", 1, 3'600);
   check_range(value_, "", "image_bytes", 1, 1e15);
   check_environment();
+  const std::string prompts = C::text(value_, "prompts");
+  if (!prompts.empty() && prompts != "ids" && prompts != "text") {
+    checker_.report("prompts", str(quote(prompts), " is not one of ids, text"));
+  }
   for (const char* key : {"health_route", "completions_route"}) {
     const std::string route = C::text(value_, key);
     if (!route.empty() && route[0] != '/') {

@@ -50,6 +50,7 @@ constexpr std::array kModelRules = {
     KeyRule{"num_devices", kWhole, false, "1"},
     KeyRule{"dummy_weights", kFlag, false, "true"},
     KeyRule{"vocab_size", kWhole, false, "32000"},
+    KeyRule{"eos_ids", kWholes, false, "[2]"},
     KeyRule{"accuracy_task", kText, false, "\"wikitext-2 perplexity\""},
     KeyRule{"accuracy", kNumber, false, "0.62"},
     KeyRule{"configurations", kTexts, false, "[\"vllm\"]"},
@@ -239,6 +240,10 @@ void FileCheck::check_model(const Json& model, const std::string& path) {
       checker_.report(path, str(quote(name), " reads ", list_text(read),
                                 " only; add that or name"
                                 " the model's own configurations"));
+    }
+    if (engine->value("ignore_eos", Json(true)) == false && !model.contains("eos_ids")) {
+      checker_.report(path,
+                      str(quote(name), " does not know ignore_eos; give the model's eos_ids"));
     }
     const Json& settings = C::table(*engine, "settings");
     for (const auto& [setting, is_needed] :

@@ -15,6 +15,8 @@ namespace {
 
 using C = ConfigChecker;
 
+constexpr int kNeverBias = -100;  // the API's lowest: "should result in a ban"
+
 int64_t whole(const Json& table, const char* key, int64_t fallback) {
   return static_cast<int64_t>(C::number(table, key, static_cast<double>(fallback)));
 }
@@ -105,6 +107,13 @@ std::vector<std::string> engine_command(const Configuration& configuration, cons
   return command;
 }
 
+Json full_length_body(const Json& engine, const Json& model) {
+  if (engine.value("ignore_eos", true)) return {{"ignore_eos", true}};
+  Json bias = Json::object();
+  for (const Json& id : model.value("eos_ids", Json::array())) bias[dump_json(id)] = kNeverBias;
+  return {{"logit_bias", bias}};
+}
+
 Result<EngineSetup> make_setup(const Configuration& configuration, const Json& model,
                                const std::string& device, const ModelResolver& resolve_model) {
   const Json& engine = configuration.engine;
@@ -119,6 +128,8 @@ Result<EngineSetup> make_setup(const Configuration& configuration, const Json& m
   setup.dummy_weights = model.value("dummy_weights", false);
   setup.num_devices = whole(model, "num_devices", 1);
   setup.vocab_size = whole(model, "vocab_size", 0);
+  setup.text_prompts = C::text(engine, "prompts") == "text";
+  setup.full_length_body = full_length_body(engine, model);
   setup.accuracy_task = C::text(model, "accuracy_task");
   if (model.contains("accuracy")) setup.accuracy = C::number(model, "accuracy", 0.0);
   if (engine.contains("image_bytes")) setup.image_bytes = whole(engine, "image_bytes", 0);
