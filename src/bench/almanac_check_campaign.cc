@@ -76,7 +76,6 @@ constexpr std::array kLoadRules = {
 constexpr std::array kLimitRules = {
     KeyRule{"ttft_ms", kNumber, false, "300"},
     KeyRule{"tpot_ms", kNumber, false, "50"},
-    KeyRule{"itl_ms", kNumber, false, "100"},
     KeyRule{"e2e_ms", kNumber, false, "10000"},
 };
 

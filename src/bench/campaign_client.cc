@@ -9,15 +9,28 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <string_view>
+#include <system_error>
 
 #include "base/strings.h"
+#include "bench/load_client.h"
 #include "bench/record.h"
 #include "bench/serve.h"
 
 namespace slipstream {
 namespace {
+
+ArrivalKind arrival_kind(const std::string& arrival) {
+  if (arrival == "closed") return ArrivalKind::kClosed;
+  if (arrival == "constant") return ArrivalKind::kConstant;
+  if (arrival == "poisson") return ArrivalKind::kPoisson;
+  return ArrivalKind::kAllAtOnce;
+}
 
 ServeBenchOptions serve_options(const ClientAsk& ask) {
   ServeBenchOptions options;
@@ -26,12 +39,58 @@ ServeBenchOptions serve_options(const ClientAsk& ask) {
   options.num_prompts = ask.load.requests;
   options.input_len = ask.shape.tokens_in;
   options.output_len = ask.shape.tokens_out;
-  options.max_concurrency = ask.load.concurrency;
-  options.request_rate = ask.load.request_rate;
-  options.poisson = ask.load.arrival == "poisson";
-  if (ask.vocab_size > 0) options.vocab_size = ask.vocab_size;
+  options.arrivals.kind = arrival_kind(ask.load.arrival);
+  options.arrivals.rate = ask.load.request_rate;
+  options.arrivals.concurrency = ask.load.concurrency;
+  options.prompts.as_ids = !ask.text_prompts;
+  options.prompts.prefix_share = ask.shape.prefix_share;
+  if (ask.vocab_size > 0) options.prompts.vocab_size = ask.vocab_size;
+  options.num_warmups = 0;  // the campaign sends its own
+  options.ignore_eos = ask.ignore_eos;
+  options.extra_body = ask.extra_body;
+  options.goodput = {ask.limits.value("ttft_ms", 0.0), ask.limits.value("tpot_ms", 0.0),
+                     ask.limits.value("e2e_ms", 0.0)};
+  options.request_timeout_s = ask.timeout_s;
   options.seed = ask.seed;
   return options;
+}
+
+// Times from the first send of the run, so that rows show what overlapped.
+Json request_row(const StreamTimes& stream, int64_t begin_ns) {
+  const auto ms = [](int64_t ns) { return std::round(static_cast<double>(ns) * 1e-3) * 1e-3; };
+  Json row{{"ok", stream.ok}};
+  if (!stream.ok) {
+    row["error_kind"] = stream.error_kind;
+    row["error"] = stream.error;
+  }
+  if (stream.sent_ns > 0) row["sent_ms"] = ms(stream.sent_ns - begin_ns);
+  if (stream.sent_ns > 0) row["e2e_ms"] = ms(stream.ended_ns - stream.sent_ns);
+  if (stream.prompt_tokens >= 0) row["prompt_tokens"] = stream.prompt_tokens;
+  if (stream.completion_tokens >= 0) row["completion_tokens"] = stream.completion_tokens;
+  if (stream.chunk_ns.empty()) return row;
+  row["ttft_ms"] = ms(stream.chunk_ns.front() - stream.sent_ns);
+  Json gaps = Json::array();
+  for (size_t idx = 1; idx < stream.chunk_ns.size(); ++idx) {
+    gaps.push_back(ms(stream.chunk_ns[idx] - stream.chunk_ns[idx - 1]));
+  }
+  row["itl_ms"] = std::move(gaps);
+  return row;
+}
+
+// Under another name first: a file of rows is complete or not there.
+void write_rows(const LoadResult& result, const std::string& path) {
+  int64_t begin_ns = INT64_MAX;
+  for (const StreamTimes& stream : result.streams) {
+    if (stream.sent_ns > 0) begin_ns = std::min(begin_ns, stream.sent_ns);
+  }
+  const std::string part = path + ".part";
+  std::ofstream file(part, std::ios::binary | std::ios::trunc);
+  for (const StreamTimes& stream : result.streams) {
+    file << dump_json(request_row(stream, begin_ns)) << "\n";
+  }
+  file.close();
+  std::error_code code;
+  if (file) std::filesystem::rename(part, path, code);
 }
 
 bool write_all(int fd, std::string_view text) {
@@ -52,7 +111,11 @@ bool write_all(int fd, std::string_view text) {
   Result<RecordWriter> records = RecordWriter::open(
       "", [&](const std::string& line) { written = written && write_all(fd, line); });
   Status status = records.status();
-  if (records.ok()) status = bench_serve(serve_options(ask), records.value()).status();
+  ServeBenchHooks hooks;
+  if (!ask.rows_path.empty()) {
+    hooks.on_result = [&](const LoadResult& result) { write_rows(result, ask.rows_path); };
+  }
+  if (records.ok()) status = bench_serve(serve_options(ask), records.value(), hooks).status();
   if (!status.ok()) written = write_all(fd, dump_json(Json(status.message())) + "\n");
   ::_exit(written ? 0 : 1);
 }
@@ -106,7 +169,15 @@ std::string client_command(const ClientAsk& ask) {
   if (ask.load.request_rate > 0.0) text += str(" --request-rate ", ask.load.request_rate);
   if (ask.load.arrival == "constant") text += " --constant-rate";
   if (ask.vocab_size > 0) text += str(" --vocab-size ", ask.vocab_size);
-  return text + str(" --seed ", ask.seed);
+  if (ask.shape.prefix_share > 0.0) text += str(" --prefix-share ", ask.shape.prefix_share);
+  if (ask.text_prompts) text += " --text-prompts";
+  if (!ask.ignore_eos) text += " --no-ignore-eos";
+  if (!ask.extra_body.empty()) text += " --extra-body '" + dump_json(ask.extra_body) + "'";
+  if (!ask.limits.empty()) text += " --goodput";
+  for (const auto& [name, limit] : ask.limits.items()) {
+    text += str(" ", name.substr(0, name.find('_')), ":", dump_json(limit));
+  }
+  return text + str(" --request-timeout ", ask.timeout_s, " --num-warmups 0 --seed ", ask.seed);
 }
 
 }  // namespace slipstream

@@ -22,9 +22,14 @@ struct ClientAsk {
   CampaignShape shape;
   CampaignLoad load;
   int64_t vocab_size = 0;  // 0: the load generator's own bound
+  bool text_prompts = false;
+  bool ignore_eos = true;
+  Json extra_body = Json::object();
+  Json limits = Json::object();  // goodput is counted within them
+  int64_t timeout_s = 0;         // of a request
   uint64_t seed = 0;
-  Json limits;            // goodput is counted within them; empty: none
-  std::string rows_path;  // gets a line per request; empty: none
+  // Gets a line per request, all of them or none; empty: none.
+  std::string rows_path;
 };
 
 class CampaignClient {

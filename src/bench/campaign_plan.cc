@@ -107,11 +107,10 @@ std::vector<std::string> engine_command(const Configuration& configuration, cons
   return command;
 }
 
-Json full_length_body(const Json& engine, const Json& model) {
-  if (engine.value("ignore_eos", true)) return {{"ignore_eos", true}};
+Json eos_bias(const Json& model) {
   Json bias = Json::object();
   for (const Json& id : model.value("eos_ids", Json::array())) bias[dump_json(id)] = kNeverBias;
-  return {{"logit_bias", bias}};
+  return bias;
 }
 
 Result<EngineSetup> make_setup(const Configuration& configuration, const Json& model,
@@ -129,7 +128,8 @@ Result<EngineSetup> make_setup(const Configuration& configuration, const Json& m
   setup.num_devices = whole(model, "num_devices", 1);
   setup.vocab_size = whole(model, "vocab_size", 0);
   setup.text_prompts = C::text(engine, "prompts") == "text";
-  setup.full_length_body = full_length_body(engine, model);
+  setup.ignore_eos = engine.value("ignore_eos", true);
+  if (!setup.ignore_eos) setup.extra_body = {{"logit_bias", eos_bias(model)}};
   setup.accuracy_task = C::text(model, "accuracy_task");
   if (model.contains("accuracy")) setup.accuracy = C::number(model, "accuracy", 0.0);
   if (engine.contains("image_bytes")) setup.image_bytes = whole(engine, "image_bytes", 0);

@@ -28,9 +28,10 @@ struct EngineSetup {
   int64_t num_devices = 1;
   int64_t vocab_size = 0;     // prompts are random ids below it; 0: the client's own bound
   bool text_prompts = false;  // the engine takes no ids
-  // What each request says so that an answer has its full length: {"ignore_eos": true}, or a bias
-  // against the model's ends.
-  Json full_length_body;
+  // So that answers have their full length: the member of a request, or a bias against the model's
+  // ends in the extra body.
+  bool ignore_eos = true;
+  Json extra_body = Json::object();
   std::string accuracy_task;
   std::optional<double> accuracy;  // of these weights on that task
   std::optional<int64_t> image_bytes;

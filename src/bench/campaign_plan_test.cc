@@ -68,16 +68,16 @@ TEST(CampaignPlan, CommandsHaveWhatEngineConfigurationAndModelSay) {
             " --load-format dummy");
   EXPECT_EQ(command_text(plan->setups[1]),
             "vllm serve /huggingface/org/big --host {host} --port {port} --quantization fp8"
-            " --max-num-seqs 1024 --max-num-batched-tokens 16384 --no-enable-prefix-caching"
+            " --max-num-batched-tokens 16384 --max-num-seqs 1024 --no-enable-prefix-caching"
             " --tensor-parallel-size 2");
   EXPECT_EQ(command_text(plan->setups[2]),
             "vllm serve /huggingface/org/shape --host {host} --port {port} --dtype bfloat16"
-            " --max-num-seqs 1024 --max-num-batched-tokens 16384 --no-enable-prefix-caching"
+            " --max-num-batched-tokens 16384 --max-num-seqs 1024 --no-enable-prefix-caching"
             " --load-format dummy");
   EXPECT_EQ(plan->setups[1].engine, "vllm");
   EXPECT_EQ(plan->setups[1].num_devices, 2);
   EXPECT_TRUE(plan->setups[2].dummy_weights);
-  EXPECT_EQ(dump_json(plan->setups[0].full_length_body), R"({"ignore_eos":true})");
+  EXPECT_TRUE(plan->setups[0].ignore_eos && plan->setups[0].extra_body.empty());
   EXPECT_EQ(plan->sweep->num_rates, 3);
   EXPECT_EQ(plan->sweep->arrival, "poisson");
   EXPECT_EQ(plan->sweep->min_requests, 32);
@@ -100,7 +100,8 @@ TEST(CampaignPlan, AnEngineWithoutIgnoreEosGetsABiasAndTextWhereItTakesNoIds) {
   const EngineSetup& setup = plan->setups.back();
   EXPECT_EQ(setup.engine, "llama-cpp-python");
   EXPECT_TRUE(setup.text_prompts);
-  EXPECT_EQ(dump_json(setup.full_length_body), R"({"logit_bias":{"0":-100,"2":-100}})");
+  EXPECT_FALSE(setup.ignore_eos);
+  EXPECT_EQ(dump_json(setup.extra_body), R"({"logit_bias":{"0":-100,"2":-100}})");
   EXPECT_FALSE(plan->setups.front().text_prompts);
 }
 

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -58,6 +60,15 @@ struct Campaign {
 std::string rounded(double value) {
   const double scale = value < 10.0 ? 100.0 : 1.0;
   return str(std::round(value * scale) / scale);
+}
+
+// "; INVALID: ..." where the load generator says that its own figures are not to be trusted.
+std::string invalid_words(const Json& record) {
+  std::string text;
+  for (const Json& reason : record.value("invalid_reasons", Json::array())) {
+    text += (text.empty() ? "; INVALID: " : ", ") + reason.get<std::string>();
+  }
+  return text;
 }
 
 // One configuration on one model: its engine, which is started when the first missing point is
@@ -230,6 +241,11 @@ ClientAsk SetupRun::client_ask(const PointAsk& ask) const {
   client.shape = ask.shape;
   client.load = ask.load;
   client.vocab_size = setup_.vocab_size;
+  client.text_prompts = setup_.text_prompts;
+  client.ignore_eos = setup_.ignore_eos;
+  client.extra_body = setup_.extra_body;
+  client.limits = plan_.limits;
+  client.timeout_s = plan_.point_timeout_s;
   client.seed = point_seed(plan_.seed, setup_.model, ask.shape, ask.place, ask.repeat);
   return client;
 }
@@ -242,6 +258,7 @@ Status SetupRun::measure(const PointAsk& ask, const Json& identity, std::optiona
   const std::string what = str(shape_text(ask.shape), " ", load_text(ask.load),
                                plan_.repeats > 1 ? str(" repeat ", ask.repeat) : "");
   say(str(what, ": ", client.load.requests, " requests"));
+  client.rows_path = campaign_.folder.rows_path(point_id(identity));
   SLIPSTREAM_ASSIGN_OR_RETURN(const std::optional<Json> record, run_client(client, what));
   if (!record) return {};
   MeasuredExtras extras;
@@ -251,6 +268,12 @@ Status SetupRun::measure(const PointAsk& ask, const Json& identity, std::optiona
   extras.power_w_mean = power_w_mean_;
   extras.config = {{"log", campaign_.folder.relative(log_path_)},
                    {"warmup_requests", plan_.warmup_requests}};
+  std::error_code code;
+  if (std::filesystem::exists(client.rows_path, code)) {
+    extras.config["rows"] = campaign_.folder.relative(client.rows_path);
+  } else {
+    say(str(what, ": its requests could not be written to ", client.rows_path));
+  }
   const Result<Json> made = measured_point(*record, identity, setup_, campaign_.machine, extras);
   if (!made.ok()) return fail("no_record", what, made.status().message());
   SLIPSTREAM_RETURN_IF_ERROR(keep(made.value()));
@@ -259,7 +282,7 @@ Status SetupRun::measure(const PointAsk& ask, const Json& identity, std::optiona
   say(str(what, ": ", rounded(made->at("requests_s").get<double>()), " requests/s, ",
           rounded(made->at("output_tok_s").get<double>()), " output tok/s, TTFT p50 ",
           rounded(made->value("ttft_ms_p50", Json(0.0)).get<double>()), " ms, ",
-          made->at("errors").get<int64_t>(), " errors"));
+          made->at("errors").get<int64_t>(), " errors", invalid_words(*record)));
   return {};
 }
 

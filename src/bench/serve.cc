@@ -257,6 +257,7 @@ Result<Json> ServeBench::measure(const Run& run) {
     outcome_.interrupted = true;
     return Json(nullptr);
   }
+  if (hooks_.on_result) hooks_.on_result(result);
   record["url"] = options_.url;
   record["served_model"] = model_;
   record["arrival"] = arrival_text(arrivals);

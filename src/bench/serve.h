@@ -51,6 +51,8 @@ struct ServeBenchHooks {
   std::function<void(const std::string& label, int64_t num_requests, const LoadState& state)>
       on_progress;
   std::function<bool()> should_stop;
+  // Every request of a measured run, before its record is written.
+  std::function<void(const LoadResult& result)> on_result;
 };
 
 struct ServeBenchOutcome {

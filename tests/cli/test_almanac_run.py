@@ -83,6 +83,11 @@ def is_running(pid):
         return False
 
 
+def read_rows(almanac, point):
+    path = almanac.folder / point["config"]["rows"]
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def wait_until(condition, timeout_s=30):
     until = time.monotonic() + timeout_s
     while not condition():
@@ -116,6 +121,11 @@ def test_the_method_measures_the_extremes_and_rates_between_them(almanac):
         assert point["cpu"] and point["cold_start_s"] >= 0.3
         assert str(FAKE) in point["server_command"] and "--port" in point["server_command"]
         assert point["client_command"].startswith("slipstream bench serve --url http://127.0.0.1:")
+        rows = read_rows(almanac, point)
+        assert len(rows) == point["requests"]
+        for row in rows:
+            assert row["ok"] and (row["prompt_tokens"], row["completion_tokens"]) == (8, 4)
+            assert len(row["itl_ms"]) == 3 and row["e2e_ms"] >= row["ttft_ms"] + sum(row["itl_ms"])
     assert next(p for p in points if p["arrival"] == "burst")["requests"] == 16
     # Warm-ups of 2 at once and 2 one by one are sent and not stored.
     assert almanac.num_seen() == sum(p["requests"] for p in points) + 4
