@@ -1,8 +1,11 @@
 #include "bench/campaign_engine.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -12,7 +15,7 @@
 
 #include "base/clock.h"
 #include "base/strings.h"
-#include "bench/http_probe.h"
+#include "bench/http_call.h"
 
 namespace slipstream {
 namespace {
@@ -27,6 +30,22 @@ constexpr std::streamoff kTailBytes = 4096;
 void replace(std::string& word, const std::string& place, const std::string& value) {
   const size_t at = word.find(place);
   if (at != std::string::npos) word.replace(at, place.size(), value);
+}
+
+// A TCP port of the loopback address that nobody listens on.
+Result<int> free_port() {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof(address);
+  auto* const any_address = reinterpret_cast<sockaddr*>(&address);
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const bool is_bound = fd >= 0 && ::bind(fd, any_address, length) == 0 &&
+                        ::getsockname(fd, any_address, &length) == 0;
+  const int error = errno;
+  if (fd >= 0) ::close(fd);
+  if (!is_bound) return failed(str("no free port: ", ::strerror(error)));
+  return ntohs(address.sin_port);
 }
 
 }  // namespace
@@ -55,21 +74,22 @@ Result<std::unique_ptr<CampaignEngine>> CampaignEngine::start(
   ::close(log_fd);
   if (!process.ok()) return process.status();
   engine->process_ = std::move(process).value();
-  std::string last_answer;
+  SLIPSTREAM_ASSIGN_OR_RETURN(HttpTarget target, parse_target(engine->url()));
+  SLIPSTREAM_RETURN_IF_ERROR(resolve_target(target));
   while (true) {
-    const Result<int> status = http_status_of(engine->port_, setup.health_route, kProbeLimitMs);
+    const Result<HttpReply> reply = http_call(target, setup.health_route, "", kProbeLimitMs);
     const double seconds = static_cast<double>(steady_now_ns() - start_ns) / kNsPerS;
     if (const std::optional<std::string> how = engine->ended()) {
       return failed(str("ended before it was ready: ", *how));
     }
-    if (status.ok() && status.value() == kHttpOk) {
+    if (reply.ok() && reply->status == kHttpOk) {
       engine->cold_start_s_ = seconds;
       return engine;
     }
-    last_answer = status.ok() ? str("HTTP ", status.value()) : status.status().message();
     if (seconds > static_cast<double>(setup.ready_timeout_s)) {
+      const std::string why = reply.ok() ? str("HTTP ", reply->status) : reply.status().message();
       return failed(str("not ready after ", setup.ready_timeout_s, " s; ", setup.health_route,
-                        " says: ", last_answer));
+                        " says: ", why));
     }
     if (should_stop()) return failed("interrupted while it started");
     std::this_thread::sleep_for(kProbeGap);

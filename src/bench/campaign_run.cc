@@ -290,7 +290,9 @@ Status SetupRun::keep(const Json& point) {
   const Result<InsertOutcome> outcome = campaign_.store.insert(point, IfTaken::kRefuse);
   if (!outcome.ok() || outcome.value() == InsertOutcome::kTaken) {
     campaign_.hooks.on_unstored(point_jsonl(point));
-    return outcome.ok() ? failed("another process stored this point meanwhile") : outcome.status();
+    return outcome.ok()
+               ? failed("another process stored this point meanwhile; end it and run this again")
+               : outcome.status();
   }
   campaign_.points[point_id(point)] = point;
   ++campaign_.report.num_measured;
@@ -298,6 +300,11 @@ Status SetupRun::keep(const Json& point) {
 }
 
 Result<bool> SetupRun::ready(const CampaignShape& shape) {
+  if (engine_ && engine_->ended()) {
+    SLIPSTREAM_RETURN_IF_ERROR(
+        fail("crashed", "between points", "the engine ended: " + *engine_->ended()));
+  }
+  if (is_over()) return false;
   if (!engine_) {
     SLIPSTREAM_ASSIGN_OR_RETURN(const bool is_started, start_engine());
     if (!is_started) return false;
@@ -362,13 +369,14 @@ Result<std::optional<Json>> SetupRun::run_client(const ClientAsk& ask, const std
     power.sample();
   }
   power_w_mean_ = power.mean();
+  const bool is_complete =
+      answer && answer->ok() && answer->value().value("errors", int64_t{0}) == 0;
   // Connections break before their process is gone.
-  const bool has_errors = answer && answer->ok() && answer->value().value("errors", int64_t{0}) > 0;
-  for (int tick = 0; has_errors && !ended && tick < kEndTicks; ++tick) {
+  for (int tick = 0; answer && !is_complete && !ended && tick < kEndTicks; ++tick) {
     std::this_thread::sleep_for(std::chrono::milliseconds(kTickMs));
     ended = engine_->ended();
   }
-  if (ended) {
+  if (ended && !is_complete) {
     SLIPSTREAM_RETURN_IF_ERROR(fail("crashed", what, "the engine ended: " + *ended));
     return none;
   }
