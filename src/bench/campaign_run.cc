@@ -28,7 +28,7 @@ namespace slipstream {
 namespace {
 
 constexpr int kTickMs = 20;
-constexpr int kEndTicks = 25;  // until an engine whose connections broke counts as alive
+constexpr int kEndTicks = 25;  // that an engine's end and its last answers may lie apart
 constexpr int64_t kNsPerS = 1'000'000'000;
 constexpr int64_t kMsPerS = 1'000;
 constexpr int64_t kVersionLimitMs = 120'000;  // Python engines import everything to say it
@@ -107,6 +107,14 @@ class SetupRun {
   Result<bool> warm_up(const CampaignShape& shape);
   // A record, or nothing after a failure or an interrupt. Leaves the mean power in power_w_mean_.
   Result<std::optional<Json>> run_client(const ClientAsk& ask, const std::string& what);
+  // How a measurement ended: with an answer, with the engine, with both, or not in time.
+  struct ClientEnd {
+    std::optional<Result<Json>> answer = {};
+    std::optional<std::string> engine_ended = {};
+
+    bool is_complete() const { return answer && answer->ok() && answer->value().at("errors") == 0; }
+  };
+  ClientEnd wait_for(CampaignClient& client);
   ClientAsk client_ask(const PointAsk& ask) const;
   void stop_engine();
   Status fail(const std::string& kind, const std::string& what, const std::string& detail);
@@ -351,52 +359,60 @@ Result<bool> SetupRun::warm_up(const CampaignShape& shape) {
   return true;
 }
 
-Result<std::optional<Json>> SetupRun::run_client(const ClientAsk& ask, const std::string& what) {
-  const std::optional<Json> none;
-  Result<std::unique_ptr<CampaignClient>> client = CampaignClient::start(ask);
-  if (!client.ok()) return client.status();
+SetupRun::ClientEnd SetupRun::wait_for(CampaignClient& client) {
   const int64_t until_ns = steady_now_ns() + plan_.point_timeout_s * kNsPerS;
-  std::optional<Result<Json>> answer;
-  std::optional<std::string> ended;
+  ClientEnd end;
   PowerMean power(campaign_.gpu_meter, setup_.num_devices);
-  while (!answer && !ended && steady_now_ns() < until_ns) {
+  while (!end.answer && !end.engine_ended && steady_now_ns() < until_ns) {
     if (campaign_.hooks.should_stop()) {
       campaign_.report.interrupted = true;
-      return none;
+      return end;
     }
-    answer = client.value()->poll(kTickMs);
-    ended = engine_->ended();
+    end.answer = client.poll(kTickMs);
+    end.engine_ended = engine_->ended();
     power.sample();
   }
   power_w_mean_ = power.mean();
-  const bool is_complete =
-      answer && answer->ok() && answer->value().value("errors", int64_t{0}) == 0;
+  // An engine that ends with its last answer has given all of them.
+  for (int tick = 0; end.engine_ended && !end.answer && tick < kEndTicks; ++tick) {
+    end.answer = client.poll(kTickMs);
+  }
   // Connections break before their process is gone.
-  for (int tick = 0; answer && !is_complete && !ended && tick < kEndTicks; ++tick) {
+  for (int tick = 0; end.answer && !end.is_complete() && !end.engine_ended && tick < kEndTicks;
+       ++tick) {
     std::this_thread::sleep_for(std::chrono::milliseconds(kTickMs));
-    ended = engine_->ended();
+    end.engine_ended = engine_->ended();
   }
-  if (ended && !is_complete) {
-    SLIPSTREAM_RETURN_IF_ERROR(fail("crashed", what, "the engine ended: " + *ended));
-    return none;
+  return end;
+}
+
+Result<std::optional<Json>> SetupRun::run_client(const ClientAsk& ask, const std::string& what) {
+  SLIPSTREAM_ASSIGN_OR_RETURN(const std::unique_ptr<CampaignClient> client,
+                              CampaignClient::start(ask));
+  const ClientEnd end = wait_for(*client);
+  const std::optional<Json> none;
+  if (campaign_.report.interrupted) return none;
+  if (end.is_complete()) return std::optional<Json>(end.answer->value());
+  std::string kind;
+  std::string detail;
+  if (end.engine_ended) {
+    kind = "crashed";
+    detail = "the engine ended: " + *end.engine_ended;
+  } else if (!end.answer) {
+    kind = "hung";
+    detail = str("not finished after ", plan_.point_timeout_s, " s");
+  } else if (!end.answer->ok()) {
+    kind = "no_record";
+    detail = end.answer->status().message();
+  } else if (const Json& record = end.answer->value();
+             record.at("errors") == record.at("requests")) {
+    kind = "no_answers";
+    detail = "every request failed, the first: " + record.value("first_error", std::string());
+  } else {
+    return std::optional<Json>(record);  // some failed, which the point says
   }
-  if (!answer) {
-    SLIPSTREAM_RETURN_IF_ERROR(
-        fail("hung", what, str("not finished after ", plan_.point_timeout_s, " s")));
-    return none;
-  }
-  if (!answer->ok()) {
-    SLIPSTREAM_RETURN_IF_ERROR(fail("no_record", what, answer->status().message()));
-    return none;
-  }
-  const Json& record = answer->value();
-  if (record.value("errors", int64_t{0}) == record.value("requests", int64_t{0})) {
-    SLIPSTREAM_RETURN_IF_ERROR(fail("no_answers", what,
-                                    "every request failed, the first: " +
-                                        record.value("first_error", std::string("no reason"))));
-    return none;
-  }
-  return std::optional<Json>(record);
+  SLIPSTREAM_RETURN_IF_ERROR(fail(kind, what, detail));
+  return none;
 }
 
 void SetupRun::stop_engine() {

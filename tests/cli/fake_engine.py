@@ -75,6 +75,8 @@ class Handler(BaseHTTPRequestHandler):
         self.chunk(f"data: {compact({'choices': [], 'usage': usage})}\n\n")
         self.chunk("data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
+        if engine.args.behaviour == "exit" and number == engine.args.after:
+            os._exit(0)
 
 
 class Server(ThreadingHTTPServer):

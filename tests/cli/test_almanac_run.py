@@ -176,6 +176,18 @@ def test_a_crash_in_a_point_is_recorded_and_the_next_point_gets_a_new_engine(alm
     assert len(almanac.points()) == 5
 
 
+def test_an_engine_that_ends_after_its_last_answer_costs_no_point(almanac):
+    # 4 requests of the warm-up and 4 of the point.
+    path = almanac.campaign(almanac.engine("tired", "--behaviour", "exit", "--after", 8),
+                            sweep="min_requests = 4, max_requests = 4")
+    path.write_text(path.read_text().replace("repeats = 1", "repeats = 2"))
+    done = almanac.run("--only", "*/*/*/closed")
+    assert done.code == 1, done.err
+    assert [(p["repeat"], p["errors"]) for p in almanac.points()] == [(0, 0), (1, 0)], done.err
+    assert [(f["failure"], f["what"]) for f in almanac.failures()] == [
+        ("crashed", "between points")]
+
+
 def test_a_hung_engine_is_given_up_and_killed_where_it_ignores_sigterm(almanac):
     path = almanac.campaign(almanac.engine("stuck", "--behaviour", "hang", "--after", 4),
                             almanac.engine("deaf", "--behaviour", "ignore-term"))
