@@ -108,8 +108,8 @@ TEST(ChildProcess, AShellReadsTheCommandAsItWas) {
   const std::string text = shell_text(command, "");
   EXPECT_EQ(text, "LC_ALL='C C' printf '%s|' 'a b' 'it'\\''s' '' '$HOME' plain");
   EXPECT_EQ(output_of(shell(text), 10'000).value(), "a b|it's||$HOME|plain|");
-  EXPECT_EQ(shell_text({{"run", "/home/me/m.gguf", "/home/me/a b", "/home/mean"}}, "/home/me"),
-            "run ~/m.gguf ~/'a b' /home/mean");
+  EXPECT_EQ(shell_text({{"run", "/users/me/m.gguf", "/users/me/a b", "/users/mean"}}, "/users/me"),
+            "run ~/m.gguf ~/'a b' /users/mean");
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 """slipstream almanac run: the method, what is kept, and engines that misbehave."""
 
+import ctypes
 import json
 import re
 import resource
@@ -33,7 +34,7 @@ class Almanac:
             f'model_formats = ["gguf"]\nversion_command = {json.dumps([*words[:2], "--version"])}\n'
             f'command = {json.dumps(words)}\nhealth_route = "/health"\n'
             f'completions_route = "/v1/completions"\nready_timeout_s = {ready_timeout_s}\n'
-            'stop_timeout_s = 1\n[settings]\n[weights]\nQ8_0 = { flags = [], means = "as it is" }\n')
+            'stop_timeout_s = 1\nimage_bytes = 4096\n[settings]\n[weights]\nQ8_0 = { flags = [], means = "as it is" }\n')
         return name
 
     def campaign(self, *engines, extra="", sweep="rates = 2, seconds = 1, min_requests = 4,"
@@ -44,6 +45,7 @@ class Almanac:
             f'configurations = {json.dumps(engines)}\nrepeats = 1\nwarmup_requests = 2\n'
             f'point_timeout_s = 30\nsweep = {{ {sweep} }}\n{extra}'
             f'[[models]]\nname = "tiny"\ngguf = "{self.folder}/model.gguf"\nweights = "Q8_0"\n'
+            'accuracy_task = "a task"\naccuracy = 0.5\n'
             '[[shapes]]\ntokens_in = 8\ntokens_out = 4\n')
         return path
 
@@ -119,6 +121,9 @@ def test_the_method_measures_the_extremes_and_rates_between_them(almanac):
             "fake", "1.2.3", "abcdef0")
         assert (point["model"], point["weights"], point["gpu"]) == ("tiny", "Q8_0", "")
         assert point["cpu"] and point["cold_start_s"] >= 0.3
+        assert (point["accuracy_task"], point["accuracy"], point["image_bytes"]) == ("a task", 0.5,
+                                                                                     4096)
+        assert "power_w_mean" not in point, "nothing measures a CPU's power"
         assert str(FAKE) in point["server_command"] and "--port" in point["server_command"]
         assert point["client_command"].startswith("slipstream bench serve --url http://127.0.0.1:")
         rows = read_rows(almanac, point)
@@ -158,6 +163,9 @@ def test_an_engine_that_fails_costs_its_own_points_only(almanac):
     assert "every request failed" in failures["refusing"]["detail"]
     assert (almanac.folder / failures["broken"]["log"]).is_file()
     assert "no such device" not in done.err and "FAILED its start" in done.err
+    imported = almanac.slipstream.run("almanac", "import", almanac.runs / "failures.jsonl", "--store",
+                                      almanac.store)
+    assert imported.code == 0 and "0 stored" in imported.out, "a failure is no point"
 
 
 def test_a_crash_in_a_point_is_recorded_and_the_next_point_gets_a_new_engine(almanac):
@@ -198,6 +206,35 @@ def test_a_hung_engine_is_given_up_and_killed_where_it_ignores_sigterm(almanac):
     assert "not finished after 2 s; given up" in done.err
     assert "deaf/tiny: did not end within 1 s of SIGTERM and was killed" in done.err
     assert {p["engine"] for p in almanac.points()} == {"deaf"}
+
+
+def test_a_shared_prefix_is_shared_within_a_point_only(almanac):
+    path = almanac.campaign(almanac.engine("fake"), sweep="min_requests = 4, max_requests = 4")
+    path.write_text(path.read_text() + "prefix_share = 0.5\n")
+    assert almanac.run("--only", "*/*/*/closed").code == 0
+    assert almanac.run("--only", "*/*/*/burst").code == 0
+    assert [p["prefix_share"] for p in almanac.points()] == [0.5, 0.5]
+    prompts = [json.loads(line)[2] for line in almanac.seen.read_text().splitlines()]
+    # Each run: two warm-ups of two, then the point.
+    heads = [tuple(prompt[:4]) for prompt in prompts]
+    for point in (heads[4:8], heads[12:16]):
+        assert len(set(point)) == 1 and point[0] not in heads[:4]
+    assert heads[4] != heads[12]
+    assert len({tuple(prompt) for prompt in prompts[4:8] + prompts[12:16]}) == 8
+
+
+def test_a_gpu_that_is_not_there_is_named(almanac):
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+        pytest.skip("NVML is there")
+    except OSError:
+        pass
+    path = almanac.campaign(almanac.engine("fake"))
+    path.write_text(path.read_text().replace('device = "cpu"', 'device = "cuda"'))
+    engine = almanac.folder / "engines" / "fake.toml"
+    engine.write_text(engine.read_text().replace('["cpu"]', '["cuda"]'))
+    almanac.slipstream.refuses(4, *almanac.arguments(),
+                               says='device = "cuda": NVML (libnvidia-ml.so.1) is not there')
 
 
 def start(almanac):
