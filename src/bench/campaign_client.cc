@@ -128,6 +128,9 @@ bool write_all(int fd, std::string_view text) {
   ::_exit(written ? 0 : 1);
 }
 
+// All digits of a number.
+std::string exact(double value) { return dump_json(Json(value)); }
+
 Result<Json> parse_answer(const std::string& answer) {
   const Result<Json> parsed = parse_json(answer, "the load generator's record");
   if (!parsed.ok()) return failed("the load generator ended without a record");
@@ -141,6 +144,8 @@ Result<Json> parse_answer(const std::string& answer) {
 }  // namespace
 
 Result<std::unique_ptr<CampaignClient>> CampaignClient::start(const ClientAsk& ask) {
+  std::error_code code;
+  std::filesystem::remove(ask.rows_path, code);  // of an earlier try
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) return failed(str("pipe: ", ::strerror(errno)));
   const pid_t pid = ::fork();
@@ -177,10 +182,10 @@ std::string client_command(const ClientAsk& ask) {
                          " --input-len ", ask.shape.tokens_in, " --output-len ",
                          ask.shape.tokens_out, " --num-prompts ", ask.load.requests);
   if (ask.load.concurrency > 0) text += str(" --max-concurrency ", ask.load.concurrency);
-  if (ask.load.request_rate > 0.0) text += str(" --request-rate ", ask.load.request_rate);
+  if (ask.load.request_rate > 0.0) text += " --request-rate " + exact(ask.load.request_rate);
   if (ask.load.arrival == "constant") text += " --constant-rate";
   if (ask.vocab_size > 0) text += str(" --vocab-size ", ask.vocab_size);
-  if (ask.shape.prefix_share > 0.0) text += str(" --prefix-share ", ask.shape.prefix_share);
+  if (ask.shape.prefix_share > 0.0) text += " --prefix-share " + exact(ask.shape.prefix_share);
   if (ask.text_prompts) text += " --text-prompts";
   if (!ask.ignore_eos) text += " --no-ignore-eos";
   if (!ask.extra_body.empty()) text += " --extra-body '" + dump_json(ask.extra_body) + "'";

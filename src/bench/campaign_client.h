@@ -1,7 +1,8 @@
 // CampaignClient: one measurement by the load generator (bench/serve.h), in a process of its own.
 //
 // The one place where campaigns and the load generator meet. The process makes a measurement that
-// can be ended at once: when the engine dies or hangs, or at Ctrl-C. Used by one thread.
+// can be ended at once: when the engine dies or hangs, or at Ctrl-C. Used by one thread, of a
+// process whose other threads hold no locks: it is forked and goes on without them.
 #pragma once
 
 #include <sys/types.h>

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/strings.h"
+#include "base/time_text.h"
 #include "bench/http_call.h"
 
 namespace slipstream {
@@ -69,6 +70,9 @@ Result<std::unique_ptr<CampaignEngine>> CampaignEngine::start(
   if (log_fd < 0) return failed(str(log_path, ": cannot be written: ", ::strerror(errno)));
   ChildCommand command = engine->command_;
   command.output_fd = log_fd;
+  const std::string head =
+      str("almanac: ", utc_now(TimeDigits::kSeconds), " starting ", shell_text(command, ""), "\n");
+  [[maybe_unused]] const ssize_t written = ::write(log_fd, head.data(), head.size());
   const int64_t start_ns = steady_now_ns();
   Result<std::unique_ptr<ChildProcess>> process = ChildProcess::start(command);
   ::close(log_fd);

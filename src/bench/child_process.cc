@@ -21,6 +21,7 @@ namespace {
 
 constexpr int64_t kNsPerMs = 1'000'000;
 constexpr std::chrono::milliseconds kTick(10);
+constexpr int64_t kKillLimitMs = 30'000;
 constexpr size_t kMaxOutputBytes = 1u << 20;
 
 void unblock_signals() {
@@ -150,15 +151,17 @@ std::optional<int> ChildProcess::exit_code() {
 }
 
 void ChildProcess::kill_group() {
-  if (is_reaped_) return;
+  if (is_over_) return;
   ::kill(-pid_, SIGKILL);
-  while (!has_ended()) std::this_thread::sleep_for(kTick);
-  ::waitpid(pid_, nullptr, 0);
-  is_reaped_ = true;
+  // One that waits for a driver that hangs stays a while, or for good: init gets it then.
+  const int64_t until_ns = deadline_ns(kKillLimitMs);
+  while (!has_ended() && steady_now_ns() < until_ns) std::this_thread::sleep_for(kTick);
+  ::waitpid(pid_, nullptr, WNOHANG);
+  is_over_ = true;
 }
 
 bool ChildProcess::stop(int64_t limit_ms) {
-  if (is_reaped_) return true;
+  if (is_over_) return true;
   ::kill(-pid_, SIGTERM);
   const int64_t until_ns = deadline_ns(limit_ms);
   while (!has_ended() && steady_now_ns() < until_ns) std::this_thread::sleep_for(kTick);

@@ -50,7 +50,7 @@ class ChildProcess {
   pid_t guard_pid_;
   int guard_fd_;  // its other end closes with this process
   bool is_ended_ = false;
-  bool is_reaped_ = false;
+  bool is_over_ = false;
   int exit_code_ = 0;    // of a process that exited
   int exit_signal_ = 0;  // of one that was killed; 0: it exited
 };

@@ -1,5 +1,4 @@
 // slipstream almanac run: a campaign's engines started, measured and stopped one after the other.
-#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <system_error>
