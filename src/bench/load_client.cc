@@ -22,7 +22,6 @@ using boost::system::error_code;
 
 constexpr size_t kSessionsPerThread = 64;  // fewer leave a thread idle
 constexpr int64_t kReservedFiles = 64;     // of what is no connection of the load
-constexpr int64_t kMaxRefusedInARow = 32;
 constexpr auto kPoll = std::chrono::milliseconds(100);
 constexpr auto kPrepareLimit = std::chrono::seconds(12);
 
@@ -143,7 +142,6 @@ class Load {
   std::vector<tcp::socket> idle_;
   std::vector<std::unique_ptr<LoadThread>> threads_;
   bool interrupted_ = false;
-  bool server_lost_ = false;
 };
 
 Status Load::set_up() {
@@ -236,8 +234,7 @@ void Load::watch() {
     std::this_thread::sleep_for(kPoll / 2);
     if (hooks_.on_progress) hooks_.on_progress(state());
     interrupted_ = hooks_.should_stop && hooks_.should_stop();
-    server_lost_ = shared_.num_refused_in_a_row >= kMaxRefusedInARow;
-    if (interrupted_ || server_lost_) return abort();
+    if (interrupted_ || shared_.server_lost) return abort();
   }
 }
 
@@ -257,7 +254,7 @@ LoadResult Load::take_result() {
   }
   result.streams = std::move(shared_.streams);
   result.interrupted = interrupted_;
-  result.server_lost = server_lost_;
+  result.server_lost = shared_.server_lost;
   return result;
 }
 

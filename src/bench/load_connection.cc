@@ -24,6 +24,7 @@ constexpr int64_t kNsPerMs = 1'000'000;
 constexpr int64_t kNsPerS = 1'000'000'000;
 constexpr int64_t kConnectTimeoutNs = 10 * kNsPerS;
 constexpr size_t kMaxErrorBytes = 300;
+constexpr int64_t kMaxRefusedInARow = 32;
 
 int64_t realtime_now_ns() {
   timespec now{};
@@ -108,7 +109,10 @@ void LoadConnection::connect() {
 void LoadConnection::on_connected(const error_code& ec) {
   if (!started_) --shared_.num_preparing;
   if (ec) {
-    ++shared_.num_refused_in_a_row;
+    if (++shared_.num_refused_in_a_row >= kMaxRefusedInARow) {
+      shared_.server_lost = true;
+      shared_.stop = true;
+    }
     return fail("connect", ec.message());
   }
   shared_.num_refused_in_a_row = 0;

@@ -37,7 +37,8 @@ struct LoadShared {
   std::atomic<size_t> next_session{0};
   std::atomic<int64_t> num_preparing{0};  // connections that are opened before the start
   std::atomic<int64_t> num_sent{0}, num_done{0}, num_failed{0}, num_refused_in_a_row{0};
-  std::atomic<bool> stop{false};
+  std::atomic<bool> stop{false};         // nothing more is taken
+  std::atomic<bool> server_lost{false};  // so many connections failed in a row
 };
 
 // What the connections of one thread share.

@@ -40,7 +40,7 @@ RequestFigures figures_of(const StreamTimes& stream);
 bool is_good(const RequestFigures& figures, const GoodputLimits& limits);
 
 struct LoadFacts {
-  GoodputLimits goodput;
+  GoodputLimits goodput = {};
   int64_t output_len = 0;   // asked for; 0: differs from request to request
   double stall_ms = 200.0;  // a longer gap within an answer is a stall
   uint64_t seed = 1;        // of the confidence intervals

@@ -21,6 +21,8 @@ constexpr int64_t kCallTimeoutMs = 10'000;
 constexpr auto kReadyPoll = std::chrono::milliseconds(20);
 constexpr int kMaxProbes = 16;           // of the search for a rate
 constexpr double kRatePrecision = 0.05;  // it ends when the bounds are this close
+constexpr double kMaxSlowdown = 64.0;    // it gives up so far below all at once
+constexpr double kMaxProbeSeconds = 600.0;
 constexpr uint64_t kRepeatStride = 7919;
 
 bool is_chat_endpoint(const std::string& endpoint) {
@@ -331,6 +333,9 @@ Result<double> ServeBench::search_rate() {
   if (record.is_null() || stopped()) return 0.0;
   const auto capacity = record["requests_s"].get<double>();
   if (capacity <= 0.0) return failed("no request was answered, so there is no rate to search for");
+  // A rate that low says that none will do, or takes longer than anyone waits.
+  const double lowest =
+      std::max(capacity / kMaxSlowdown, static_cast<double>(lengths_.size()) / kMaxProbeSeconds);
   double low = 0.0;
   double high = 0.0;  // none known yet
   double rate = capacity;
@@ -343,7 +348,7 @@ Result<double> ServeBench::search_rate() {
       rate *= 2.0;
       continue;
     }
-    if (high - low <= kRatePrecision * high) break;
+    if (high - low <= kRatePrecision * high || (low == 0.0 && high < lowest)) break;
     rate = (low + high) / 2.0;
   }
   return low;

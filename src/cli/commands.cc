@@ -25,6 +25,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
                     make_check_sim_command,
                     make_check_fidelity_command,
                     make_check_soak_command,
+                    make_check_load_command,
                     make_almanac_import_command,
                     make_almanac_export_command,
                     make_almanac_list_command,
