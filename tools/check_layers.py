@@ -34,9 +34,10 @@ SCHEDULER_MAY_NOT_INCLUDE = {"kv/kv_cache.h"}
 
 # (library, what its headers look like, files that may include them)
 DOORS = [
-    ("Boost.JSON", r"boost/json", r"src/text/tokenizer_json\.cc"),
+    ("Boost.JSON", r"boost/json", r"src/(text/tokenizer_json|bench/stream_event)\.cc"),
     ("Boost.Asio, Beast", r"boost/(asio|beast|system|core)",
-     r"src/(server/http_(server|connection|parser)|bench/client)\.(h|cc)"),
+     r"src/(server/http_(server|connection|parser)"
+     r"|bench/(http_call|load_client|load_connection|response_reader|scripted_server))\.(h|cc)"),
     ("Boost.Unordered", r"boost/unordered", r"src/base/flat_map\.h"),
     ("nlohmann", r"nlohmann/", r"src/base/json\.h|.*\.cc"),
     ("PCRE2", r"pcre2", r"src/text/pretokenize\.cc"),
@@ -44,6 +45,7 @@ DOORS = [
     ("utf8proc", r"utf8proc", r"src/text/normalize\.cc"),
     ("xgrammar", r"xgrammar/", r"src/sampling/grammar\.cc"),
     ("SQLite", r"sqlite3", r"src/(bench/store|server/ledger)\.cc"),
+    ("zlib", r"zlib", r"src/bench/dataset_file\.cc"),
     ("CLI11", r"CLI/", r"src/cli/main\.cc"),
     ("toml++", r"toml\+\+/|toml\.h", r"src/base/toml\.cc"),
     ("cuBLASLt", r"cublas", r"src/ops/cuda/cublaslt_dl\.cc"),

@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "base/mmap_file.h"
+#include "bench/almanac_config.h"
 
 namespace slipstream {
 namespace {
@@ -26,6 +27,10 @@ constexpr std::array kEngineRules = {
     KeyRule{"health_route", kText, true, "\"/health\""},
     KeyRule{"completions_route", kText, true, "\"/v1/completions\""},
     KeyRule{"ready_timeout_s", kWhole, true, "900"},
+    KeyRule{"prompts", kText, false, "\"ids\""},
+    KeyRule{"ignore_eos", kFlag, false, "false"},
+    KeyRule{"stop_timeout_s", kWhole, false, "30"},
+    KeyRule{"image_bytes", kWhole, false, "21474836480"},
     KeyRule{"notes", kText, false, "\"what a reader must know\""},
     KeyRule{"environment", kTable, false, "{ NAME = \"value\" }"},
     KeyRule{"device_flags", kTable, false, "{ cuda = [\"--device\", \"cuda\"] }"},
@@ -48,6 +53,7 @@ constexpr std::array kSettings = {
     AlmanacSetting{"seed", true},
     AlmanacSetting{"prefix_caching", false},
     AlmanacSetting{"no_prefix_caching", false},
+    AlmanacSetting{"dummy_weights", false},
 };
 // Names are file names: nothing that leads out of the folder.
 bool is_name(const std::string& name) {
@@ -165,7 +171,7 @@ void FileCheck::check_tables(const std::string& key, std::span<const KeyRule> ru
 
 std::optional<Json> FileCheck::find(const std::string& kind, const std::string& name) const {
   if (!is_name(name)) return std::nullopt;
-  const auto document = read_document(almanac_folder(folder_, kind) + "/" + name + ".toml");
+  const auto document = read_document(almanac_file_path(folder_, kind, name));
   if (!document.ok() || C::text(document->value, "kind") != kind) return std::nullopt;
   return document->value;
 }
@@ -191,7 +197,13 @@ void FileCheck::check_engine() {
   check_choices("devices", almanac_devices());
   check_choices("model_formats", almanac_model_formats());
   check_range(value_, "", "ready_timeout_s", 1, 86'400);
+  check_range(value_, "", "stop_timeout_s", 1, 3'600);
+  check_range(value_, "", "image_bytes", 1, 1e15);
   check_environment();
+  const std::string prompts = C::text(value_, "prompts");
+  if (!prompts.empty() && prompts != "ids" && prompts != "text") {
+    checker_.report("prompts", str(quote(prompts), " is not one of ids, text"));
+  }
   for (const char* key : {"health_route", "completions_route"}) {
     const std::string route = C::text(value_, key);
     if (!route.empty() && route[0] != '/') {

@@ -63,6 +63,7 @@ class FileCheck {
   void check_model(const Json& model, const std::string& path);
   void check_shapes();
   void check_loads();
+  void check_sweep();
   void check_load(const Json& load, const std::string& path);
   void check_choices(const std::string& key, const std::vector<std::string>& choices);
   void check_range(const Json& table, const std::string& path, const std::string& key, double min,

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "bench/almanac_check.h"
+#include "bench/campaign_plan.h"
 
 namespace slipstream {
 namespace {
@@ -31,10 +32,13 @@ constexpr std::array kCampaignRules = {
     KeyRule{"models", kTables, true,
             "[{ name = \"...\", huggingface = \"...\", weights = \"fp8\" }]"},
     KeyRule{"shapes", kTables, true, "[{ tokens_in = 128, tokens_out = 1024 }]"},
-    KeyRule{"loads", kTables, true, "[{ arrival = \"closed\", concurrency = 64, requests = 256 }]"},
+    KeyRule{"sweep", kTable, false, "{ rates = 10 }"},
+    KeyRule{"loads", kTables, false,
+            "[{ arrival = \"closed\", concurrency = 64, requests = 256 }]"},
     KeyRule{"repeats", kWhole, true, "3"},
     KeyRule{"warmup_requests", kWhole, true, "16"},
     KeyRule{"pause_s", kNumber, false, "5"},
+    KeyRule{"point_timeout_s", kWhole, false, "600"},
     KeyRule{"seed", kWhole, false, "42"},
     KeyRule{"limits", kTable, false, "{ ttft_ms = 300 }"},
 };
@@ -44,12 +48,24 @@ constexpr std::array kModelRules = {
     KeyRule{"gguf", kText, false, "\"qwen3-8b-Q8_0.gguf\""},
     KeyRule{"weights", kText, true, "\"fp8\""},
     KeyRule{"num_devices", kWhole, false, "1"},
+    KeyRule{"dummy_weights", kFlag, false, "true"},
+    KeyRule{"vocab_size", kWhole, false, "32000"},
+    KeyRule{"eos_ids", kWholes, false, "[2]"},
+    KeyRule{"accuracy_task", kText, false, "\"wikitext-2 perplexity\""},
+    KeyRule{"accuracy", kNumber, false, "0.62"},
     KeyRule{"configurations", kTexts, false, "[\"vllm\"]"},
 };
 constexpr std::array kShapeRules = {
     KeyRule{"tokens_in", kWhole, true, "128"},
     KeyRule{"tokens_out", kWhole, true, "1024"},
     KeyRule{"prefix_share", kNumber, false, "0.5"},
+};
+constexpr std::array kSweepRules = {
+    KeyRule{"rates", kWhole, false, "10"},
+    KeyRule{"arrival", kText, false, "\"constant\""},
+    KeyRule{"seconds", kNumber, false, "60"},
+    KeyRule{"min_requests", kWhole, false, "32"},
+    KeyRule{"max_requests", kWhole, false, "1000"},
 };
 constexpr std::array kLoadRules = {
     KeyRule{"arrival", kText, true, "\"poisson\""},
@@ -60,7 +76,6 @@ constexpr std::array kLoadRules = {
 constexpr std::array kLimitRules = {
     KeyRule{"ttft_ms", kNumber, false, "300"},
     KeyRule{"tpot_ms", kNumber, false, "50"},
-    KeyRule{"itl_ms", kNumber, false, "100"},
     KeyRule{"e2e_ms", kNumber, false, "10000"},
 };
 
@@ -155,6 +170,8 @@ void FileCheck::check_campaign() {
   check_range(value_, "", "repeats", 1, 1'000);
   check_range(value_, "", "warmup_requests", 0, 1'000'000);
   check_range(value_, "", "pause_s", 0, 3'600);
+  check_range(value_, "", "point_timeout_s", 1, 86'400);
+  check_range(value_, "", "seed", 0, 0x1p53);
   checker_.check_table(C::table(value_, "limits"), "limits", kLimitRules);
   const std::string device = C::text(value_, "device");
   if (!device.empty() && !contains(almanac_devices(), device)) {
@@ -180,6 +197,7 @@ void FileCheck::check_campaign() {
   }
   check_models();
   check_shapes();
+  check_sweep();
   check_loads();
 }
 
@@ -191,6 +209,10 @@ void FileCheck::check_models() {
 
 void FileCheck::check_model(const Json& model, const std::string& path) {
   check_range(model, path, "num_devices", 1, 1'024);
+  check_range(model, path, "vocab_size", 1, 10'000'000);
+  if (model.contains("accuracy") != model.contains("accuracy_task")) {
+    checker_.report(path, "accuracy and accuracy_task belong together; give both or none");
+  }
   std::vector<std::string> formats;
   for (const std::string& format : almanac_model_formats()) {
     if (model.contains(format)) formats.push_back(format);
@@ -218,6 +240,18 @@ void FileCheck::check_model(const Json& model, const std::string& path) {
                                 " only; add that or name"
                                 " the model's own configurations"));
     }
+    if (engine->value("ignore_eos", Json(true)) == false && !model.contains("eos_ids")) {
+      checker_.report(path,
+                      str(quote(name), " does not know ignore_eos; give the model's eos_ids"));
+    }
+    const Json& settings = C::table(*engine, "settings");
+    for (const auto& [setting, is_needed] :
+         {std::pair{"tensor_parallel_size", C::number(model, "num_devices", 1.0) > 1.0},
+          std::pair{"dummy_weights", model.value("dummy_weights", Json(false)) == true}}) {
+      if (!is_needed || settings.contains(setting)) continue;
+      checker_.report(path, str(quote(name), " has no setting ", setting,
+                                ", which this model needs; name the model's own configurations"));
+    }
     if (!weights.empty() && !C::table(*engine, "weights").contains(weights)) {
       checker_.report(path + ".weights",
                       str(quote(name), " has no weights format ", quote(weights), "; it has ",
@@ -235,6 +269,30 @@ void FileCheck::check_shapes() {
       check_range(shapes[idx], element("shapes", idx), key, 1, 10'000'000);
     }
     check_range(shapes[idx], element("shapes", idx), "prefix_share", 0, 1);
+  }
+}
+
+void FileCheck::check_sweep() {
+  if (!value_.contains("sweep")) {
+    if (!value_.contains("loads")) {
+      checker_.report("", "a campaign needs sweep or loads; add sweep = { rates = 10 }");
+    }
+    return;
+  }
+  const Json& sweep = C::table(value_, "sweep");
+  checker_.check_table(sweep, "sweep", kSweepRules);
+  check_range(sweep, "sweep", "rates", 0, 10);
+  check_range(sweep, "sweep", "seconds", 1, 3'600);
+  check_range(sweep, "sweep", "min_requests", 1, 1'000'000);
+  check_range(sweep, "sweep", "max_requests", 1, 1'000'000);
+  const std::string arrival = C::text(sweep, "arrival");
+  if (!arrival.empty() && arrival != "constant" && arrival != "poisson") {
+    checker_.report("sweep.arrival", str(quote(arrival), " is not one of constant, poisson"));
+  }
+  const CampaignSweep defaults;
+  if (C::number(sweep, "min_requests", static_cast<double>(defaults.min_requests)) >
+      C::number(sweep, "max_requests", static_cast<double>(defaults.max_requests))) {
+    checker_.report("sweep", "min_requests is above max_requests; lower it");
   }
 }
 

@@ -24,6 +24,11 @@ Result<AlmanacFile> check_almanac_file(const std::string& path, const std::strin
                      ConfigChecker::text(document.value, "name"), document.value, check.problems()};
 }
 
+std::string almanac_file_path(const std::string& folder, const std::string& kind,
+                              const std::string& name) {
+  return almanac_folder(folder, kind) + "/" + name + ".toml";
+}
+
 Result<AddedFile> add_almanac_file(const std::string& path, const AlmanacFile& file,
                                    const std::string& folder) {
   SLIPSTREAM_CHECK(file.problems.empty(), "only a valid file is added");
@@ -32,7 +37,7 @@ Result<AddedFile> add_almanac_file(const std::string& path, const AlmanacFile& f
   std::error_code code;
   std::filesystem::create_directories(to, code);
   if (code) return failed(str(to, ": cannot be made: ", code.message()));
-  AddedFile added{to + "/" + file.name + ".toml", false};
+  AddedFile added{almanac_file_path(folder, file.kind, file.name), false};
   if (std::filesystem::exists(added.path, code)) {
     const Result<std::string> there = read_text_file(added.path, kMaxAlmanacFileBytes);
     added.was_there = there.ok() && there.value() == text;

@@ -4,6 +4,7 @@
 // Checks files and puts contributed ones in place. Does not start an engine or run a campaign.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,9 @@
 #include "base/status.h"
 
 namespace slipstream {
+
+constexpr int64_t kDefaultStopTimeoutS = 30;    // from SIGTERM to SIGKILL
+constexpr int64_t kDefaultPointTimeoutS = 600;  // of one point, until its engine counts as hung
 
 // What one file says, or what is wrong with it.
 struct AlmanacFile {
@@ -23,6 +27,10 @@ struct AlmanacFile {
 // Checks `path` against the engines and configurations of the almanac in `folder`. An error is a
 // file that cannot be read; what it says wrongly is in `problems`.
 Result<AlmanacFile> check_almanac_file(const std::string& path, const std::string& folder);
+
+// Where the almanac in `folder` keeps the file of that kind and name.
+std::string almanac_file_path(const std::string& folder, const std::string& kind,
+                              const std::string& name);
 
 struct AddedFile {
   std::string path;

@@ -129,6 +129,10 @@ TEST(AlmanacConfig, AnEngineIsSaidWhatIsWrongWithIt) {
        {"{port}", "{prot}", "new.toml:7: '{prot}' is unknown"},
        {"{port}", "{port}{", "new.toml:7: '{' is unknown"},
        {"\"/health\"", "\"health\"", "new.toml:8: health_route 'health' must begin with '/'"},
+       {"ready_timeout_s = 60", "ready_timeout_s = 60\nprompts = \"words\"",
+        "new.toml:11: 'words' is not one of ids, text"},
+       {"ready_timeout_s = 60", "ready_timeout_s = 60\nstop_timeout_s = 0",
+        "new.toml:11: stop_timeout_s must be from 1 to"},
        {"seed =", "sede =", "new.toml:12: unknown setting 'sede'"},
        {"[\"--seed\", \"{value}\"]", "[\"--seed\"]", "new.toml:12: 'seed' takes a value"},
        {"[\"--cache\"]", "[\"--cache\", \"{value}\"]", "new.toml:13: 'prefix_caching' takes no"},
@@ -168,8 +172,38 @@ TEST(AlmanacConfig, ACampaignAgreesWithItsEnginesAndItself) {
        {"\"poisson\"", "\"random\"", "new.toml:20: 'random' is not one of closed, constant"},
        {"concurrency = 8", "concurrency = 80", "new.toml:18: fewer requests than concurrency"},
        {"repeats = 3", "repeats = 0", "new.toml:6: repeats must be from 1"},
+       {"warmup_requests = 0", "warmup_requests = 0\npoint_timeout_s = 0",
+        "new.toml:8: point_timeout_s must be from 1 to"},
+       {"warmup_requests = 0", "sweep = { min_requests = 2000 }\nwarmup_requests = 0",
+        "new.toml:7: min_requests is above max_requests"},
+       {"warmup_requests = 0", "sweep = { rates = 11 }\nwarmup_requests = 0",
+        "new.toml:7: rates must be from 0 to 10"},
+       {"\"fp8\"", "\"fp8\"\neos_ids = [\"</s>\"]",
+        "'models[0].eos_ids' must be an array of whole"},
+       {"\"fp8\"", "\"fp8\"\naccuracy = 0.5", "accuracy and accuracy_task belong together"},
        {"[[shapes]]", "[[shapes]]\ntokens_in = 128\ntokens_out = 1024\n[[shapes]]",
         "new.toml:15: shapes[1] is there twice"}});
+}
+
+TEST(AlmanacConfig, ACampaignNeedsLoadsAndModelsThatItsEnginesCanBeGiven) {
+  std::string campaign = kCampaign;
+  campaign.resize(campaign.find("[[loads]]"));
+  EXPECT_NE(problems_of(campaign).find("new.toml:1: a campaign needs sweep or loads"),
+            std::string::npos);
+  EXPECT_EQ(problems_of(with(campaign, "repeats", "sweep = {}\nrepeats")), "");
+  const std::string model = "huggingface = \"Qwen/Qwen3-8B\"\nweights = \"fp8\"";
+  campaign = with(campaign, "repeats", "sweep = {}\nrepeats");
+  campaign = with(campaign, "\"vllm\", \"vllm-many-seqs\"", "\"llama-server\"");
+  campaign = with(campaign, "\"cuda\"", "\"cpu\"");
+  campaign = with(campaign, model, "gguf = \"m.gguf\"\nweights = \"Q8_0\"");
+  EXPECT_EQ(problems_of(campaign), "");
+  for (const char* key : {"num_devices = 2", "dummy_weights = true"}) {
+    const std::string wanting = with(campaign, "weights =", str(key, "\nweights ="));
+    EXPECT_NE(problems_of(wanting).find("'llama-server' has no setting "), std::string::npos);
+  }
+  const std::string python = with(campaign, "llama-server", "llama-cpp-python");
+  EXPECT_NE(problems_of(python).find("does not know ignore_eos; give the model's eos_ids"),
+            std::string::npos);
 }
 
 TEST(AlmanacConfig, AFileThatIsNotTomlNamesItsLine) {

@@ -12,6 +12,11 @@ bool is_texts(const Json& value) {
          std::all_of(value.begin(), value.end(), [](const Json& item) { return item.is_string(); });
 }
 
+bool is_wholes(const Json& value) {
+  return value.is_array() && std::all_of(value.begin(), value.end(),
+                                         [](const Json& item) { return item.is_number_integer(); });
+}
+
 bool is_tables(const Json& value) {
   return value.is_array() &&
          std::all_of(value.begin(), value.end(), [](const Json& item) { return item.is_object(); });
@@ -29,6 +34,8 @@ bool is_kind(const Json& value, ValueKind kind) {
       return value.is_boolean();
     case ValueKind::kTexts:
       return is_texts(value);
+    case ValueKind::kWholes:
+      return is_wholes(value);
     case ValueKind::kTable:
       return value.is_object();
     case ValueKind::kTables:
@@ -49,6 +56,8 @@ const char* kind_text(ValueKind kind) {
       return "true or false";
     case ValueKind::kTexts:
       return "an array of texts";
+    case ValueKind::kWholes:
+      return "an array of whole numbers";
     case ValueKind::kTable:
       return "a table";
     case ValueKind::kTables:

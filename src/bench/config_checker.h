@@ -14,7 +14,7 @@
 
 namespace slipstream {
 
-enum class ValueKind : uint8_t { kText, kWhole, kNumber, kFlag, kTexts, kTable, kTables };
+enum class ValueKind : uint8_t { kText, kWhole, kNumber, kFlag, kTexts, kWholes, kTable, kTables };
 
 struct KeyRule {
   const char* name;

@@ -33,7 +33,8 @@ std::vector<PointColumn> make_columns() {
       {"tokens_in", kInteger, kIdentity},
       {"tokens_out", kInteger, kIdentity},
       {"prefix_share", kNumber, kIdentityDefault},  // of the input, common to all requests
-      {"arrival", kText, kIdentity},                // closed, constant, poisson, burst, offline
+      {"arrival", kText,
+       kIdentity},  // closed, constant, poisson, burst, bursts of N, trace NAME, offline
       {"request_rate", kNumber, kIdentityDefault},  // asked for, per second; 0: none
       {"concurrency", kInteger, kIdentityDefault},  // the most at once; 0: no bound
       {"repeat", kInteger, kIdentityDefault},
@@ -69,8 +70,12 @@ std::vector<PointColumn> make_columns() {
   const std::vector<PointColumn> rest = {
       {"goodput_requests_s", kNumber, kOptional},
       {"goodput_limits", kJson, kOptional},       // {"ttft_ms": 300}
-      {"client_lag_ms_p99", kNumber, kOptional},  // how late the client sent
+      {"client_lag_ms_p99", kNumber, kOptional},  // how late the client handled what was due
       {"client_lag_ms_max", kNumber, kOptional},
+      {"client_cpu_us_per_chunk", kNumber, kOptional},
+      {"invalid_reason", kText, kOptional},  // why the figures are not to be believed
+      {"tokens_per_chunk_mean", kNumber, kOptional},
+      {"stalls", kInteger, kOptional},  // gaps within an answer above the client's limit
       {"mean_batch", kNumber, kOptional},
       {"gpu_busy_fraction", kNumber, kOptional},
       {"kv_cache_usage_percent_mean", kNumber, kOptional},

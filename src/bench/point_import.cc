@@ -94,22 +94,43 @@ std::string short_digest(const Json& value) {
   return to_hex(sha256(dump_json(value))).substr(0, 8);
 }
 
-// "closed 64", "poisson 3.5", "constant 2", "burst"
+// "closed 64", "poisson 3.5", "constant 2", "burst", "bursts 16 2", "trace NAME 4.7"
 void put_arrival(const Json& record, Source& source) {
   if (source.has("arrival")) return;
   if (find_path(record, "arrival") == nullptr) return source.missing("arrival");
   const std::vector<std::string> words = split(text_at(record, "arrival"), ' ');
-  const std::string kind = words.empty() ? "" : words[0];
+  const std::string& kind = words[0];
+  if (words.size() == 1 && kind == "burst") return source.put("arrival", kind);
   const bool has_load = kind == "closed" || kind == "constant" || kind == "poisson";
-  Result<Json> load = has_load && words.size() == 2 ? parse_json(words[1], "arrival") : Json();
-  if (words.size() == 2 && has_load && load.ok() && load->is_number()) {
-    source.put("arrival", kind);
-    return source.put(kind == "closed" ? "concurrency" : "request_rate", load.value());
+  const bool has_name = kind == "bursts" || kind == "trace";
+  const Result<Json> load = parse_json(words.back(), "arrival");
+  if (words.size() != (has_name ? 3u : 2u) || !(has_load || has_name) || !load.ok() ||
+      !load->is_number()) {
+    return source.wrong_value("arrival",
+                              "closed C, constant R, poisson R, burst, bursts N R or"
+                              " trace NAME R");
   }
-  if (words.size() != 1 || kind != "burst") {
-    return source.wrong_value("arrival", "closed C, constant R, poisson R or burst");
+  source.put("arrival", has_load           ? kind
+                        : kind == "bursts" ? "bursts of " + words[1]
+                                           : "trace " + words[1]);
+  source.put(kind == "closed" ? "concurrency" : "request_rate", load.value());
+}
+
+// What the client says of itself and counted besides.
+void put_client_figures(const Json& record, Source& source) {
+  source.optional("goodput_requests_s", "goodput.requests_s");
+  source.optional("goodput_limits", "goodput.limits");
+  source.optional("client_lag_ms_p99", "client_lag_ms.p99");
+  source.optional("client_lag_ms_max", "client_lag_ms.max");
+  source.optional("tokens_per_chunk_mean", "tokens_per_chunk.mean");
+  source.optional("stalls", "stalls.count");
+  const Json* reasons = find_path(record, "invalid_reasons");
+  if (reasons == nullptr || !reasons->is_array()) return;
+  std::string text;
+  for (const Json& reason : *reasons) {
+    if (reason.is_string()) text += (text.empty() ? "" : "; ") + reason.get<std::string>();
   }
-  source.put("arrival", kind);
+  if (!text.empty()) source.put("invalid_reason", text);
 }
 
 // The machine as records of ours describe it. A client knows nothing of the server's device.
@@ -184,6 +205,7 @@ void put_bench_record(const Json& record, const std::string& kind, Source& sourc
     source.required("tokens_out", "config.output_len");
     put_arrival(record, source);
     put_latencies(record, source);
+    put_client_figures(record, source);
   } else {
     source.required("requests", "num_prompts");
     source.required("tokens_in", "input_len");

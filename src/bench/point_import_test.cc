@@ -105,6 +105,38 @@ TEST(PointImport, AServeRecordKeepsEveryFigure) {
   EXPECT_EQ(point.at("record"), serve_record());
 }
 
+TEST(PointImport, WhatTheClientSaysOfItselfHasColumns) {
+  Json record = serve_record();
+  record["prefix_share"] = 0.9;
+  record["cold_start_s"] = 4.5;
+  record["goodput"] = Json{{"limits", {{"ttft_ms", 300.0}}}, {"requests_s", 11.5}};
+  record["client_lag_ms"] = Json{{"p50", 0.01}, {"p99", 1.25}, {"max", 3.5}, {"samples", 9}};
+  record["client_cpu_us_per_chunk"] = 6.5;
+  record["tokens_per_chunk"] = spread(1.5);
+  record["stalls"] = Json{{"over_ms", 200.0}, {"count", 3}};
+  record["invalid_reasons"] = Json::array({"late", "lost"});
+  const Json point = point_of(record);
+  EXPECT_EQ(point.at("prefix_share"), 0.9);
+  EXPECT_EQ(point.at("cold_start_s"), 4.5);
+  EXPECT_EQ(point.at("goodput_requests_s"), 11.5);
+  EXPECT_EQ(point.at("goodput_limits"), (Json{{"ttft_ms", 300.0}}));
+  EXPECT_EQ(point.at("client_lag_ms_p99"), 1.25);
+  EXPECT_EQ(point.at("client_lag_ms_max"), 3.5);
+  EXPECT_EQ(point.at("client_cpu_us_per_chunk"), 6.5);
+  EXPECT_EQ(point.at("tokens_per_chunk_mean"), 1.5);
+  EXPECT_EQ(point.at("stalls"), 3);
+  EXPECT_EQ(point.at("invalid_reason"), "late; lost");
+  record["arrival"] = "bursts 16 2.5";
+  EXPECT_EQ(point_of(record).at("arrival"), "bursts of 16");
+  EXPECT_EQ(point_of(record).at("request_rate"), 2.5);
+  record["arrival"] = "trace azure_llm_2023_code 4.7";
+  EXPECT_EQ(point_of(record).at("arrival"), "trace azure_llm_2023_code");
+  for (const char* bad : {"bursts 2.5", "trace x", "closed x", "burst 5", "closed 1 2", ""}) {
+    record["arrival"] = bad;
+    EXPECT_NE(problem_of(record).find("arrival"), std::string::npos) << bad;
+  }
+}
+
 TEST(PointImport, AThroughputRecordIsAnOfflinePoint) {
   Json record = serve_record();
   record["kind"] = "throughput";

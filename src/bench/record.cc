@@ -106,10 +106,16 @@ Status RecordWriter::write(const Json& record) {
   if (path_.empty()) return {};
   // One write of the whole line: a record is in the file or it is not.
   const int fd = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  const bool written =
-      fd >= 0 && ::write(fd, line.data(), line.size()) == static_cast<ssize_t>(line.size());
-  const int error = errno;
+  const off_t size_before = fd >= 0 ? ::lseek(fd, 0, SEEK_END) : 0;
+  const ssize_t count = fd >= 0 ? ::write(fd, line.data(), line.size()) : -1;
+  // A disk that is full takes a part and says why only to the next write.
+  const int error = count >= 0 ? ENOSPC : errno;
+  const bool written = count == static_cast<ssize_t>(line.size());
+  if (count > 0 && !written) {
+    [[maybe_unused]] const int cut = ::ftruncate(fd, size_before);
+  }
   if (fd >= 0) ::close(fd);
+  save_failed_ = save_failed_ || !written;
   return written ? Status() : failed(str("--save ", path_, ": ", std::strerror(error)));
 }
 

@@ -40,7 +40,10 @@ class RecordWriter {
   static Result<RecordWriter> open(const std::string& save_path,
                                    std::function<void(const std::string& line)> print);
 
+  // On an error nothing of the record is in the file, and what was there before still is.
   Status write(const Json& record);
+  // Whether a write() to the file failed.
+  bool save_failed() const { return save_failed_; }
 
  private:
   RecordWriter(std::string path, std::function<void(const std::string& line)> print)
@@ -48,6 +51,7 @@ class RecordWriter {
 
   std::string path_;
   std::function<void(const std::string& line)> print_;
+  bool save_failed_ = false;
 };
 
 }  // namespace slipstream

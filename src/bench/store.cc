@@ -14,7 +14,7 @@
 namespace slipstream {
 namespace {
 
-constexpr int kSchemaVersion = 1;
+constexpr int kSchemaVersion = 2;
 constexpr int kApplicationId = 0x536c416c;  // "SlAl" in the file's header
 constexpr int kTimeoutMs = 10'000;
 // Of export: what a reader looks for first comes first. The id settles what is left.
@@ -23,13 +23,16 @@ constexpr const char* kOrder =
     " prefix_share, engine, engine_version, engine_config, git_commit, campaign, arrival,"
     " request_rate, concurrency, repeat, point_id";
 
+std::string column_sql(const PointColumn& column) {
+  return column.name + (column.type == ColumnType::kInteger  ? " INTEGER"
+                        : column.type == ColumnType::kNumber ? " REAL"
+                                                             : " TEXT");
+}
+
 std::string schema_sql() {
   std::string columns;
   for (const PointColumn& column : point_columns()) {
-    const char* type = column.type == ColumnType::kInteger  ? " INTEGER"
-                       : column.type == ColumnType::kNumber ? " REAL"
-                                                            : " TEXT";
-    columns += ", " + column.name + type;
+    columns += ", " + column_sql(column);
     if (column.role != ColumnRole::kOptional) columns += " NOT NULL";
   }
   return "CREATE TABLE points(point_id TEXT PRIMARY KEY, series_id TEXT NOT NULL" + columns +
@@ -114,6 +117,7 @@ class SqliteStore : public PointStore {
   Status execute(const std::string& sql, const std::string& what);
   Result<Statement> prepare(const std::string& sql);
   Result<int64_t> query_int(const std::string& sql);
+  Status add_new_columns();
   // 0: a new file. Refuses what another program or a newer version made.
   Result<int64_t> schema_version();
   Result<InsertOutcome> insert_locked(Json point, IfTaken if_taken);
@@ -181,9 +185,8 @@ Result<int64_t> SqliteStore::schema_version() {
   if (id != kApplicationId) {
     return refuse("it is another program's database; name another file with --store");
   }
-  if (version != kSchemaVersion) {
-    const char* age = version > kSchemaVersion ? "a newer" : "an older";
-    return refuse(str(age, " version wrote it (schema ", version, ", this one knows ",
+  if (version > kSchemaVersion) {
+    return refuse(str("a newer version wrote it (schema ", version, ", this one knows ",
                       kSchemaVersion,
                       "); export it with that version and import the lines into a new store"));
   }
@@ -194,7 +197,7 @@ Status SqliteStore::prepare_for_writing() {
   SLIPSTREAM_ASSIGN_OR_RETURN(int64_t version, schema_version());
   SLIPSTREAM_RETURN_IF_ERROR(
       execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL", "cannot be configured"));
-  if (version != 0) return {};
+  if (version == kSchemaVersion) return {};
   SLIPSTREAM_RETURN_IF_ERROR(execute("BEGIN IMMEDIATE", "cannot be written"));
   // Looked at again with the lock held: two commands may start at once.
   SLIPSTREAM_ASSIGN_OR_RETURN(version, schema_version());
@@ -202,13 +205,33 @@ Status SqliteStore::prepare_for_writing() {
     SLIPSTREAM_RETURN_IF_ERROR(execute(str(schema_sql(), "PRAGMA application_id = ", kApplicationId,
                                            "; PRAGMA user_version = ", kSchemaVersion, ";"),
                                        "cannot be written"));
+  } else if (version < kSchemaVersion) {
+    SLIPSTREAM_RETURN_IF_ERROR(add_new_columns());
   }
   return execute("COMMIT", "cannot be written");
 }
 
+// Versions differ in optional columns alone: those that a store lacks are empty in its points.
+Status SqliteStore::add_new_columns() {
+  for (const PointColumn& column : point_columns()) {
+    SLIPSTREAM_ASSIGN_OR_RETURN(
+        const int64_t is_there,
+        query_int("SELECT count(*) FROM pragma_table_info('points') WHERE name = '" + column.name +
+                  "'"));
+    if (is_there != 0) continue;
+    SLIPSTREAM_RETURN_IF_ERROR(execute("ALTER TABLE points ADD COLUMN " + column_sql(column),
+                                       "cannot be brought up to"
+                                       " date"));
+  }
+  return execute(str("PRAGMA user_version = ", kSchemaVersion), "cannot be brought up to date");
+}
+
 Status SqliteStore::require_schema() {
   SLIPSTREAM_ASSIGN_OR_RETURN(const int64_t version, schema_version());
-  return version == 0 ? refuse("it is empty; `slipstream almanac import` fills it") : Status();
+  if (version == 0) return refuse("it is empty; `slipstream almanac import` fills it");
+  if (version == kSchemaVersion) return {};
+  return refuse(str("an older version wrote it (schema ", version, ", this one knows ",
+                    kSchemaVersion, "); any `slipstream almanac import` brings it up to date"));
 }
 
 Json SqliteStore::read_point(const Statement& statement) const {

@@ -177,10 +177,10 @@ TEST(PointStore, OtherFilesAreRefusedInOneLineAndLeftAlone) {
   {
     insert(*PointStore::open(path).value(), point_at(0));
   }
+  patch(path, 63, 3);
+  expect_one_line(PointStore::open(path).status(), "a newer version wrote it (schema 3");
+  expect_one_line(PointStore::open_read_only(path).status(), "a newer version wrote it (schema 3");
   patch(path, 63, 2);
-  expect_one_line(PointStore::open(path).status(), "a newer version wrote it (schema 2");
-  expect_one_line(PointStore::open_read_only(path).status(), "a newer version wrote it (schema 2");
-  patch(path, 63, 1);
   patch(path, 71, 1);
   expect_one_line(PointStore::open(path).status(), "another program's database");
 

@@ -45,11 +45,13 @@ std::unique_ptr<Command> make_check_golden_command();
 std::unique_ptr<Command> make_check_sim_command();
 std::unique_ptr<Command> make_check_fidelity_command();
 std::unique_ptr<Command> make_check_soak_command();
+std::unique_ptr<Command> make_check_load_command();
 std::unique_ptr<Command> make_almanac_import_command();
 std::unique_ptr<Command> make_almanac_export_command();
 std::unique_ptr<Command> make_almanac_list_command();
 std::unique_ptr<Command> make_almanac_page_command();
 std::unique_ptr<Command> make_almanac_add_command();
+std::unique_ptr<Command> make_almanac_run_command();
 std::unique_ptr<Command> make_openapi_command();
 std::unique_ptr<Command> make_version_command();
 

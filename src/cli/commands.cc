@@ -25,11 +25,13 @@ std::vector<std::unique_ptr<Command>> make_commands() {
                     make_check_sim_command,
                     make_check_fidelity_command,
                     make_check_soak_command,
+                    make_check_load_command,
                     make_almanac_import_command,
                     make_almanac_export_command,
                     make_almanac_list_command,
                     make_almanac_page_command,
                     make_almanac_add_command,
+                    make_almanac_run_command,
                     make_openapi_command,
                     make_version_command}) {
     commands.push_back(make());

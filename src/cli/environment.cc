@@ -13,6 +13,8 @@ std::optional<std::string> variable(const char* name) {
 
 }  // namespace
 
+std::string home_folder() { return variable("HOME").value_or(""); }
+
 std::string cache_home() {
   if (const auto home = variable("SLIPSTREAM_HOME")) return *home;
   const auto user_home = variable("HOME");

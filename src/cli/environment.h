@@ -6,6 +6,8 @@
 
 namespace slipstream {
 
+// $HOME; empty when it is not set.
+std::string home_folder();
 // $SLIPSTREAM_HOME, else ~/.cache/slipstream; empty when there is no home folder either.
 std::string cache_home();
 // Where `serve` counts tokens and `usage` reads them; empty like cache_home().

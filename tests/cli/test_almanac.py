@@ -68,6 +68,24 @@ def test_points_go_in_once_and_come_out_the_same(slipstream, store, tmp_path):
     assert len(listed) == 3 and listed[1].split()[0] == "qwen3-8b" and "12617" in listed[1]
 
 
+def test_a_store_of_an_older_version_gets_the_new_columns(slipstream, store, tmp_path):
+    first = write(tmp_path / "first.jsonl", record())
+    assert slipstream.run("almanac", "import", first, "--store", store).code == 0
+    with sqlite3.connect(store) as database:
+        for column in ("invalid_reason", "stalls"):
+            database.execute(f"ALTER TABLE points DROP COLUMN {column}")
+        database.execute("PRAGMA user_version = 1")
+    slipstream.refuses(1, "almanac", "export", "--jsonl", "--store", store,
+                       says=("an older version wrote it (schema 1", "almanac import"))
+    second = write(tmp_path / "second.jsonl", record(repeat=1, stalls={"over_ms": 200, "count": 2},
+                                                     invalid_reasons=["late"]))
+    assert slipstream.run("almanac", "import", first, second, "--store", store).out.startswith(
+        "1 stored, 1 already there")
+    points = slipstream.run("almanac", "export", "--jsonl", "--store", store).lines
+    assert [p.get("stalls") for p in points] == [None, 2]
+    assert points[1]["invalid_reason"] == "late"
+
+
 def test_this_repositorys_records_are_points(slipstream, store):
     files = sorted(RESULTS.glob("*throughput.jsonl"))
     done = slipstream.run("almanac", "import", *files, "--store", store)
@@ -100,10 +118,10 @@ def test_stores_that_are_none_are_refused_in_one_line(slipstream, store, tmp_pat
     slipstream.refuses(2, "almanac", "export", "--store", store, says="--jsonl and --csv")
     assert slipstream.run("almanac", "import", path, "--store", store).code == 0
     with sqlite3.connect(store) as database:
-        database.execute("PRAGMA user_version = 2")
+        database.execute("PRAGMA user_version = 3")
     database.close()
     for command in (("import", path), ("export", "--csv"), ("list",)):
-        slipstream.refuses(1, "almanac", *command, "--store", store, says="schema 2, this one knows 1")
+        slipstream.refuses(1, "almanac", *command, "--store", store, says="schema 3, this one knows 2")
     slipstream.refuses(2, "almanac", "import", path, "--set", "speed=1", says="COLUMN=VALUE")
 
 
