@@ -83,6 +83,12 @@ def test_S2_S6_a_pool_of_few_blocks_serves_all_with_the_tokens_of_each_alone(
     metrics = server.wait_until_idle()
     assert metrics["vllm:request_success_total"] == 64
     if num_blocks == 8:
+        # On a busy machine the clients may ask too slowly for two answers to be in the pool at once.
+        for _ in range(5):
+            if metrics["vllm:num_preemptions_total"] > 0:
+                break
+            assert answers_at_once(server, bodies, 16) == want
+            metrics = server.wait_until_idle()
         assert metrics["vllm:num_preemptions_total"] > 0, "nothing was computed again"
 
 
