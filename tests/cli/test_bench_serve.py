@@ -187,7 +187,9 @@ def test_repeats_have_a_summary_and_are_saved(bench, slipstream, tmp_path):
     assert [r.get("repeat") for r in lines] == [0, 1, 2, None] and lines[3]["summary"] is True
     low, high = lines[3]["ci95"]["requests_s"]
     rates = sorted(r["requests_s"] for r in lines[:3])
-    assert rates[0] <= low <= high <= rates[2] and lines[3]["requests_s"] == rates[1]
+    rounding = 1e-9  # of a mean: three times the largest may lie above the largest
+    assert rates[0] * (1 - rounding) <= low <= high <= rates[2] * (1 + rounding)
+    assert lines[3]["requests_s"] == rates[1]
     assert [json.loads(line) for line in saved.read_text().splitlines()] == lines
     flags = ("--set", "model=m", "--set", "weights=f32", "--set", "gpu=", "--set", "engine=x",
              "--set", "engine_version=1", "--store", tmp_path / "a.db")
