@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -41,6 +42,9 @@ class StepRecorder {
  public:
   explicit StepRecorder(int64_t num_seqs) : num_seqs_(num_seqs) {}
 
+  // Before the first request.
+  void watch(const Engine& engine) { engine_ = &engine; }
+
   // The first sink call of a run waits here until all requests are submitted: an early one must
   // not end before the last one runs.
   void record(std::span<const TokenEvent> events) {
@@ -55,7 +59,7 @@ class StepRecorder {
       if (event.token_id >= 0) ++mark.num_tokens;
     }
     marks_.push_back(mark);
-    if (mark.num_tokens == num_seqs_) note_full_step();
+    if (mark.num_tokens == num_seqs_ && !first_full_step_) first_full_step_ = engine_->stats();
     for (const TokenEvent& event : events) {
       if (event.finish == FinishReason::kNone) continue;
       const std::lock_guard lock(mutex_);
@@ -71,35 +75,29 @@ class StepRecorder {
     changed_.notify_all();
   }
 
-  // Waits for a step of all sequences, or the end of them all.
-  void wait_for_full_step() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return had_full_step_ || num_ended_ >= num_seqs_; });
-  }
-
-  // Waits for all ends; then the engine is idle and the marks are the caller's.
-  Result<std::vector<StepMark>> take() {
+  struct Run {
+    std::vector<StepMark> marks;
+    // As they were in the first step of all sequences, read by the engine's thread: another one
+    // may come after the last step.
+    std::optional<EngineStats> first_full_step;
+  };
+  // Waits for all ends; then the engine is idle and the run is the caller's.
+  Result<Run> take() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return num_ended_ >= num_seqs_; });
     num_ended_ = 0;
-    had_full_step_ = false;
     if (!error_.empty()) return failed(error_);
-    return std::exchange(marks_, {});
+    return Run{std::exchange(marks_, {}), std::exchange(first_full_step_, {})};
   }
 
  private:
-  void note_full_step() {
-    const std::lock_guard lock(mutex_);
-    if (std::exchange(had_full_step_, true)) return;  // waking the reader costs time
-    changed_.notify_all();
-  }
-
   const int64_t num_seqs_;
-  std::vector<StepMark> marks_;  // the engine's thread, until the last end
-  std::mutex mutex_;             // guards the rest
+  const Engine* engine_ = nullptr;
+  std::vector<StepMark> marks_;                 // the engine's thread, until the last end
+  std::optional<EngineStats> first_full_step_;  // the same
+  std::mutex mutex_;                            // guards the rest
   std::condition_variable changed_;
   bool held_ = false;
-  bool had_full_step_ = false;
   int64_t num_ended_ = 0;
   std::string error_;
 };
@@ -137,10 +135,9 @@ Result<StepSamples> run_repeat(Engine& engine, StepRecorder& recorder,
   }
   recorder.hold(false);
   SLIPSTREAM_RETURN_IF_ERROR(submitted);
-  recorder.wait_for_full_step();
-  const EngineStats before = engine.stats();
-  SLIPSTREAM_ASSIGN_OR_RETURN(const std::vector<StepMark> marks, recorder.take());
-  host_time.add(before, engine.stats());
+  SLIPSTREAM_ASSIGN_OR_RETURN(const StepRecorder::Run run, recorder.take());
+  if (run.first_full_step) host_time.add(*run.first_full_step, engine.stats());
+  const std::vector<StepMark>& marks = run.marks;
   StepSamples samples;
   for (size_t i = 1; i < marks.size(); ++i) {
     // Steps of prompts and of the last answers are not what is measured.
@@ -183,6 +180,7 @@ Result<Json> bench_engine(const EngineOptions& engine_options, const EngineBench
                               Engine::open(chosen, [&recorder](std::span<const TokenEvent> events) {
                                 recorder.record(events);
                               }));
+  recorder.watch(*engine);
   const ModelInfo& model = engine->model();
   RecordHead head;
   head.kind = "engine";
