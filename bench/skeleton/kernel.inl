@@ -178,27 +178,11 @@ __global__ void __launch_bounds__(CW * 32 + 64, 1) decode(const __grid_constant_
       B[0] = x.x, B[1] = x.y, B[2] = x.z, B[3] = x.w, B[4] = y.x, B[5] = y.y, B[6] = y.z,
       B[7] = y.w;
     } else {
-      if (F == kE4M3) {
-        u32 m = max(max(__float_as_uint(v0) & 0x7fffffffu, __float_as_uint(v1) & 0x7fffffffu),
-                    max(__float_as_uint(v2) & 0x7fffffffu, __float_as_uint(v3) & 0x7fffffffu));
-        m = __reduce_max_sync(~0u, m);
-        const int E = min(max((int)(m >> 23), 32), 220);
-        const float sc = __int_as_float((127 + 3 - (E - 127)) << 23);
-        xscale = __int_as_float((127 - 3 + (E - 127)) << 23);
-        v0 *= sc, v1 *= sc, v2 *= sc, v3 *= sc;
-        __half2 a = __floats2half2_rn(v0, v1), c = __floats2half2_rn(v2, v3);
-        float2 fa = __half22float2(a), fc = __half22float2(c);
-        __half2 d = __floats2half2_rn(v0 - fa.x, v1 - fa.y),
-                e = __floats2half2_rn(v2 - fc.x, v3 - fc.y);
-        sts64((sb + M::xs + wp * 512) + ln * 8, *(u32*)&a, *(u32*)&c);
-        sts64((sb + M::xs + wp * 512) + 256 + ln * 8, *(u32*)&d, *(u32*)&e);
-      } else {
-        u32 a = pack_bf16(v0, v1), c = pack_bf16(v2, v3);
-        sts64((sb + M::xs + wp * 512) + ln * 8, a, c);
-        sts64((sb + M::xs + wp * 512) + 256 + ln * 8,
-              pack_bf16(v0 - bf16_low(a), v1 - bf16_high(a)),
-              pack_bf16(v2 - bf16_low(c), v3 - bf16_high(c)));
-      }
+      const u32 low = pack_bf16(v0, v1), high = pack_bf16(v2, v3);
+      sts64((sb + M::xs + wp * 512) + ln * 8, low, high);
+      sts64((sb + M::xs + wp * 512) + 256 + ln * 8,
+            pack_bf16(v0 - bf16_low(low), v1 - bf16_high(low)),
+            pack_bf16(v2 - bf16_low(high), v3 - bf16_high(high)));
       __syncwarp();
       const u32 a = (sb + M::xs + wp * 512) + ((ln >> 2) & 1) * 256 + (ln & 3) * 64;
 #pragma unroll
@@ -208,8 +192,8 @@ __global__ void __launch_bounds__(CW * 32 + 64, 1) decode(const __grid_constant_
       }
     }
   };
-  // One stage held in registers: z[8], sc. u: stage within the tile. Adds to c (float) for kBF16,
-  // kE4M3; gives r0, r1 for kInt4, kInt8 through ic.
+  // One stage held in registers: z[8], sc. u: stage within the tile. Adds to c for kBF16, to i for
+  // kInt4 and kInt8.
   struct Acc {
     float c[2][4];
     int i[2][4];
@@ -227,12 +211,6 @@ __global__ void __launch_bounds__(CW * 32 + 64, 1) decode(const __grid_constant_
       for (int e = 0; e < 2; e++)
         mma_i8(a.i[e], z[4 * e], z[4 * e + 1], z[4 * e + 2], z[4 * e + 3], B[4 * u + 2 * e],
                B[4 * u + 2 * e + 1]);
-    } else if (F == kE4M3) {
-#pragma unroll
-      for (int m = 0; m < 4; m++)
-        mma_f16(a.c[m & 1], half2_from_e4m3x2(z[2 * m]), half2_from_e4m3x2(z[2 * m + 1]),
-                half2_from_e4m3x2(z[2 * m] >> 16), half2_from_e4m3x2(z[2 * m + 1] >> 16),
-                B[8 * u + 2 * m], B[8 * u + 2 * m + 1]);
     } else {
       mma_bf16(a.c[0], z[0], z[1], z[2], z[3], B[4 * u], B[4 * u + 1]);
       mma_bf16(a.c[1], z[4], z[5], z[6], z[7], B[4 * u + 2], B[4 * u + 3]);
@@ -250,13 +228,6 @@ __global__ void __launch_bounds__(CW * 32 + 64, 1) decode(const __grid_constant_
                z[2 * e] & 0xf0f0f0f0, z[2 * e + 1] & 0xf0f0f0f0,
                (bool)((ln >> 2) & 2) ? B[4 + 2 * e] : B[2 * e],
                (bool)((ln >> 2) & 2) ? B[5 + 2 * e] : B[2 * e + 1]);
-    } else if (F == kE4M3) {
-#pragma unroll
-      for (int m = 0; m < 4; m++)
-        mma_f16(a.c[m & 1], half2_from_e4m3x2(z[2 * m]), half2_from_e4m3x2(z[2 * m + 1]),
-                half2_from_e4m3x2(z[2 * m] >> 16), half2_from_e4m3x2(z[2 * m + 1] >> 16),
-                (bool)((ln >> 2) & 2) ? B[8 + 2 * m] : B[2 * m],
-                (bool)((ln >> 2) & 2) ? B[9 + 2 * m] : B[2 * m + 1]);
     } else if (F == kBF16) {
       mma_bf16(a.c[0], z[0], z[1], z[2], z[3],
                (bool)((ln >> 2) & 2) ? B[8 + 4 * (u & 1)] : B[4 * (u & 1)],
@@ -282,7 +253,6 @@ __global__ void __launch_bounds__(CW * 32 + 64, 1) decode(const __grid_constant_
     } else {
       r0 = (a.c[0][0] + a.c[1][0]) + (a.c[0][1] + a.c[1][1]);
       r1 = (a.c[0][2] + a.c[1][2]) + (a.c[0][3] + a.c[1][3]);
-      if (F == kE4M3) r0 *= xscale, r1 *= xscale;
     }
   };
   auto open_slot = [&]() {

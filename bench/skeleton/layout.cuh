@@ -3,7 +3,7 @@
 
 #include "words.cuh"
 
-enum Format { kInt4 = 0, kInt8 = 1, kE4M3 = 2, kBF16 = 3 };
+enum Format { kInt4, kInt8, kBF16 };
 template <int F>
 struct FormatSizes;
 template <>
@@ -12,10 +12,6 @@ struct FormatSizes<kInt4> {
 };
 template <>
 struct FormatSizes<kInt8> {
-  static constexpr int kBlock = 1024, kStages = 2, HB = 1024, kHalfStages = 1;
-};
-template <>
-struct FormatSizes<kE4M3> {
   static constexpr int kBlock = 1024, kStages = 2, HB = 1024, kHalfStages = 1;
 };
 template <>
@@ -63,7 +59,7 @@ struct SharedMap {
                        xs = part + kPairSlots * 2 * tile;  // xs: per warp 512 B: hi and lo parts
   static constexpr int ssq = xs + CW * 512,
                        qs = ssq + CW * 4 + 16 - (CW * 4) % 16;  // q: bf16 [8][D]
-  static constexpr int nk = qs + 8 * D * 2, nv = nk + D * 2 * 16 / 16,
+  static constexpr int nk = qs + 8 * D * 2, nv = nk + D * 2,
                        ps =
                            nv + D * 2;  // new k, v: [D] (rows beyond 0 masked: read others' memory)
   static constexpr int pa = ps + kAttentionWarps * 320, pml = pa + kAttentionWarps * NQ * D * 4,

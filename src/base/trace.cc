@@ -12,6 +12,7 @@
 #include "base/json_escape.h"
 #include "base/log.h"
 #include "base/strings.h"
+#include "base/write_all.h"
 
 namespace slipstream {
 namespace {
@@ -25,16 +26,6 @@ void append_us(std::string& out, int64_t ns) {
   out += '.';
   out.append(3 - fraction.size(), '0');
   out += fraction;
-}
-
-bool write_all(int fd, std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(fd, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return false;
-    bytes.remove_prefix(static_cast<size_t>(written));
-  }
-  return true;
 }
 
 }  // namespace

@@ -1,7 +1,5 @@
 #include "bench/campaign_client.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -19,6 +17,8 @@
 #include <system_error>
 
 #include "base/strings.h"
+#include "base/write_all.h"
+#include "bench/child_process.h"
 #include "bench/load_client.h"
 #include "bench/record.h"
 #include "bench/serve.h"
@@ -95,16 +95,6 @@ void write_rows(const LoadResult& result, const std::string& path) {
   if (file) std::filesystem::rename(part, path, code);
 }
 
-bool write_all(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = ::write(fd, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return false;
-    text.remove_prefix(static_cast<size_t>(written));
-  }
-  return true;
-}
-
 // The measurement, in its own process. A line is the record, or the error as a text.
 [[noreturn]] void measure(const ClientAsk& ask, int fd) {
   ::setpgid(0, 0);  // Ctrl-C is the campaign's to handle
@@ -147,16 +137,9 @@ Result<Json> parse_answer(const std::string& answer) {
 Result<std::unique_ptr<CampaignClient>> CampaignClient::start(const ClientAsk& ask) {
   std::error_code code;
   std::filesystem::remove(ask.rows_path, code);  // of an earlier try
-  std::array<int, 2> ends{};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return failed(str("pipe: ", ::strerror(errno)));
-  const pid_t pid = ::fork();
-  if (pid == 0) measure(ask, ends[1]);
-  ::close(ends[1]);
-  if (pid < 0) {
-    ::close(ends[0]);
-    return failed(str("fork: ", ::strerror(errno)));
-  }
-  return std::unique_ptr<CampaignClient>(new CampaignClient(pid, ends[0]));
+  SLIPSTREAM_ASSIGN_OR_RETURN(const ForkedChild child,
+                              fork_child([&](int fd) { measure(ask, fd); }));
+  return std::unique_ptr<CampaignClient>(new CampaignClient(child.pid, child.read_fd));
 }
 
 CampaignClient::~CampaignClient() {

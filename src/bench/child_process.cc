@@ -85,21 +85,31 @@ int64_t deadline_ns(int64_t limit_ms) { return steady_now_ns() + limit_ms * kNsP
 
 }  // namespace
 
-Result<std::unique_ptr<ChildProcess>> ChildProcess::start(const ChildCommand& command) {
+Result<ForkedChild> fork_child(const std::function<void(int)>& child) {
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) return failed(str("pipe: ", ::strerror(errno)));
   const pid_t pid = ::fork();
-  if (pid == 0) become(command, ends[1]);
+  if (pid == 0) {
+    child(ends[1]);
+    ::_exit(1);
+  }
   ::close(ends[1]);
   if (pid < 0) {
     ::close(ends[0]);
     return failed(str("fork: ", ::strerror(errno)));
   }
+  return ForkedChild{pid, ends[0]};
+}
+
+Result<std::unique_ptr<ChildProcess>> ChildProcess::start(const ChildCommand& command) {
+  SLIPSTREAM_ASSIGN_OR_RETURN(const ForkedChild child,
+                              fork_child([&](int fd) { become(command, fd); }));
+  const pid_t pid = child.pid;
   // Here as well: whoever comes first, the group is there before anybody signals it.
   ::setpgid(pid, pid);
   int error = 0;
-  const ssize_t got = ::read(ends[0], &error, sizeof(error));
-  ::close(ends[0]);
+  const ssize_t got = ::read(child.read_fd, &error, sizeof(error));
+  ::close(child.read_fd);
   if (got == sizeof(error)) {
     ::waitpid(pid, nullptr, 0);
     return failed(str(quote(command.words[0]), " cannot be run: ", ::strerror(error),

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -54,6 +55,14 @@ class ChildProcess {
   int exit_code_ = 0;    // of a process that exited
   int exit_signal_ = 0;  // of one that was killed; 0: it exited
 };
+
+struct ForkedChild {
+  pid_t pid = -1;
+  int read_fd = -1;  // what the child writes
+};
+
+// Forks. `child` runs in the new process, with where it may write to this one, and ends it.
+Result<ForkedChild> fork_child(const std::function<void(int write_fd)>& child);
 
 // Runs a command to its end and returns what it printed, stdout and stderr together. An error: it
 // cannot be run, does not end within `limit_ms` or its exit code is not 0.

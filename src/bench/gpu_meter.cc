@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/library_function.h"
 #include "base/strings.h"
 
 namespace slipstream {
@@ -26,12 +27,6 @@ struct Nvml {
   int (*device_name)(Device, char*, unsigned) = nullptr;
   int (*power_mw)(Device, unsigned*) = nullptr;
 };
-
-template <typename Function>
-bool find(void* library, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(::dlsym(library, name));
-  return function != nullptr;
-}
 
 class NvmlMeter : public GpuMeter {
  public:
@@ -57,13 +52,14 @@ class NvmlMeter : public GpuMeter {
 };
 
 Status NvmlMeter::start() {
-  const bool complete = find(library_, "nvmlInit_v2", nvml_.init) &&
-                        find(library_, "nvmlShutdown", nvml_.shutdown) &&
-                        find(library_, "nvmlSystemGetDriverVersion", nvml_.driver_version) &&
-                        find(library_, "nvmlSystemGetCudaDriverVersion_v2", nvml_.cuda_version) &&
-                        find(library_, "nvmlDeviceGetHandleByIndex_v2", nvml_.device_by_index) &&
-                        find(library_, "nvmlDeviceGetName", nvml_.device_name) &&
-                        find(library_, "nvmlDeviceGetPowerUsage", nvml_.power_mw);
+  const bool complete =
+      find_function(library_, "nvmlInit_v2", nvml_.init) &&
+      find_function(library_, "nvmlShutdown", nvml_.shutdown) &&
+      find_function(library_, "nvmlSystemGetDriverVersion", nvml_.driver_version) &&
+      find_function(library_, "nvmlSystemGetCudaDriverVersion_v2", nvml_.cuda_version) &&
+      find_function(library_, "nvmlDeviceGetHandleByIndex_v2", nvml_.device_by_index) &&
+      find_function(library_, "nvmlDeviceGetName", nvml_.device_name) &&
+      find_function(library_, "nvmlDeviceGetPowerUsage", nvml_.power_mw);
   if (!complete) return does_not_fit("NVML is too old: update the driver");
   is_up_ = nvml_.init() == 0;
   if (!is_up_) return does_not_fit("NVML finds no NVIDIA driver that runs");

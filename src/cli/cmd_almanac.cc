@@ -97,11 +97,9 @@ class ExportCommand : public Command {
     return "prints stored points as JSON lines or CSV, or writes the page as a folder";
   }
   std::vector<Positional> positionals() override {
-    return {{"DIR", "writes the page with all points there; DIR/index.html opens from disk", false,
-             [this](const std::string& value) -> Status {
-               site_folder_ = value;
-               return {};
-             }}};
+    return {text_positional("DIR",
+                            "writes the page with all points there; DIR/index.html opens from disk",
+                            false, [this](const std::string& value) { site_folder_ = value; })};
   }
   std::vector<Flag> flags() override {
     std::vector<Flag> flags = {

@@ -24,11 +24,8 @@ class AddCommand : public Command {
         switch_flag({"check-only", "", "", "", "copy nothing"}, [this] { check_only_ = true; })};
   }
   std::vector<Positional> positionals() override {
-    return {{"FILE", "TOML; almanac/README.md says what it holds", true,
-             [this](const std::string& value) -> Status {
-               path_ = value;
-               return {};
-             }}};
+    return {text_positional("FILE", "TOML; almanac/README.md says what it holds", true,
+                            [this](const std::string& value) { path_ = value; })};
   }
   Result<int> run() override;
 

@@ -39,11 +39,9 @@ class RunCommand : public Command {
   }
   std::vector<Flag> flags() override;
   std::vector<Positional> positionals() override {
-    return {{"CAMPAIGN", "a campaign's TOML file; almanac/README.md says what it holds", true,
-             [this](const std::string& value) -> Status {
-               path_ = value;
-               return {};
-             }}};
+    return {text_positional("CAMPAIGN",
+                            "a campaign's TOML file; almanac/README.md says what it holds", true,
+                            [this](const std::string& value) { path_ = value; })};
   }
   Result<int> run() override;
 

@@ -48,6 +48,15 @@ Flag switch_flag(FlagText text, std::function<void()> store) {
           }};
 }
 
+Positional text_positional(std::string name, std::string help, bool required,
+                           std::function<void(const std::string&)> store) {
+  return {std::move(name), std::move(help), required,
+          [store = std::move(store)](const std::string& value) {
+            store(value);
+            return Status();
+          }};
+}
+
 Flag text_flag(FlagText text, std::function<void(const std::string&)> store) {
   return {std::move(text), [store = std::move(store)](const std::string& value) {
             store(value);

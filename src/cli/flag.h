@@ -39,6 +39,8 @@ struct Positional {
   bool repeats = false;
 };
 
+Positional text_positional(std::string name, std::string help, bool required,
+                           std::function<void(const std::string&)> store);
 Flag switch_flag(FlagText text, std::function<void()> store);
 Flag text_flag(FlagText text, std::function<void(const std::string&)> store);
 // Whole numbers from `min` to `max`; the message gives both.

@@ -8,20 +8,10 @@
 #include <string>
 #include <utility>
 
+#include "server/keeping_writer_test_util.h"
+
 namespace slipstream {
 namespace {
-
-// Keeps what the handler sends.
-class KeepingWriter : public ResponseWriter {
- public:
-  void send(HttpResponse response) override { sent = std::move(response); }
-  void begin_stream(HttpResponse) override { FAIL(); }
-  void write(std::string_view) override { FAIL(); }
-  void end() override { FAIL(); }
-  bool closed() const override { return false; }
-  void on_close(std::function<void(CloseReason)>) override {}
-  HttpResponse sent;
-};
 
 HttpResponse get(const std::string& name) {
   const Route route =

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "server/keeping_writer_test_util.h"
+
 namespace slipstream {
 namespace {
 
@@ -52,18 +54,6 @@ TEST(Assets, TheStaticPagesNeedNeitherAKeyNorAnEngine) {
     EXPECT_FALSE(route.needs_engine) << route.path;
   }
 }
-
-// Keeps what a handler sends.
-class KeepingWriter : public ResponseWriter {
- public:
-  void send(HttpResponse response) override { sent = std::move(response); }
-  void begin_stream(HttpResponse) override { FAIL(); }
-  void write(std::string_view) override { FAIL(); }
-  void end() override { FAIL(); }
-  bool closed() const override { return false; }
-  void on_close(std::function<void(CloseReason)>) override {}
-  HttpResponse sent;
-};
 
 TEST(Assets, EveryAssetIsServedUnderItsPathAndNothingElseIs) {
   const auto get = [](std::string path) {

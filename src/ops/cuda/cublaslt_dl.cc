@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/library_function.h"
 #include "base/log.h"
 #include "base/strings.h"
 #include "ops/cuda/device_state.h"
@@ -50,29 +51,23 @@ struct Api {
   decltype(&cublasLtMatmul) matmul = nullptr;
 };
 
-template <typename F>
-bool find(void* library, const char* name, F& function) {
-  function = reinterpret_cast<F>(dlsym(library, name));
-  return function != nullptr;
-}
-
 bool find_all(void* library, Api& api) {
-  return find(library, "cublasLtCreate", api.create) &&
-         find(library, "cublasLtDestroy", api.destroy) &&
-         find(library, "cublasLtGetVersion", api.get_version) &&
-         find(library, "cublasLtMatmulDescCreate", api.desc_create) &&
-         find(library, "cublasLtMatmulDescDestroy", api.desc_destroy) &&
-         find(library, "cublasLtMatmulDescSetAttribute", api.desc_set) &&
-         find(library, "cublasLtMatrixLayoutCreate", api.layout_create) &&
-         find(library, "cublasLtMatrixLayoutDestroy", api.layout_destroy) &&
-         find(library, "cublasLtMatmulPreferenceCreate", api.preference_create) &&
-         find(library, "cublasLtMatmulPreferenceDestroy", api.preference_destroy) &&
-         find(library, "cublasLtMatmulPreferenceSetAttribute", api.preference_set) &&
-         find(library, "cublasLtMatmulAlgoGetHeuristic", api.heuristic) &&
-         find(library, "cublasLtMatmulAlgoConfigSetAttribute", api.algo_set) &&
-         find(library, "cublasLtMatmulAlgoConfigGetAttribute", api.algo_get) &&
-         find(library, "cublasLtMatmulAlgoCheck", api.algo_check) &&
-         find(library, "cublasLtMatmul", api.matmul);
+  return find_function(library, "cublasLtCreate", api.create) &&
+         find_function(library, "cublasLtDestroy", api.destroy) &&
+         find_function(library, "cublasLtGetVersion", api.get_version) &&
+         find_function(library, "cublasLtMatmulDescCreate", api.desc_create) &&
+         find_function(library, "cublasLtMatmulDescDestroy", api.desc_destroy) &&
+         find_function(library, "cublasLtMatmulDescSetAttribute", api.desc_set) &&
+         find_function(library, "cublasLtMatrixLayoutCreate", api.layout_create) &&
+         find_function(library, "cublasLtMatrixLayoutDestroy", api.layout_destroy) &&
+         find_function(library, "cublasLtMatmulPreferenceCreate", api.preference_create) &&
+         find_function(library, "cublasLtMatmulPreferenceDestroy", api.preference_destroy) &&
+         find_function(library, "cublasLtMatmulPreferenceSetAttribute", api.preference_set) &&
+         find_function(library, "cublasLtMatmulAlgoGetHeuristic", api.heuristic) &&
+         find_function(library, "cublasLtMatmulAlgoConfigSetAttribute", api.algo_set) &&
+         find_function(library, "cublasLtMatmulAlgoConfigGetAttribute", api.algo_get) &&
+         find_function(library, "cublasLtMatmulAlgoCheck", api.algo_check) &&
+         find_function(library, "cublasLtMatmul", api.matmul);
 }
 
 cudaDataType_t data_type(DType dtype) {
