@@ -106,9 +106,8 @@ TensorView ChunkRunner::run(std::span<const Chunk> chunks, LogitRows rows) {
     }
     batch.cu_seqlens_q.push_back(static_cast<int32_t>(batch.num_tokens()));
     batch.seq_lens.push_back(static_cast<int32_t>(position));
-    for (int64_t block_idx = 0; block_idx < blocks_per_seq; ++block_idx) {
-      batch.block_table.push_back(block_id(block_idx, chunk.seq_idx, options_.num_seqs));
-    }
+    const std::vector<int32_t> blocks = block_table(chunk.seq_idx);
+    batch.block_table.insert(batch.block_table.end(), blocks.begin(), blocks.end());
   }
   check_batch(batch, spec_, *workspace_);
   TensorView logits = forward({.spec = spec_,
@@ -130,6 +129,14 @@ TensorView ChunkRunner::run(std::span<const Chunk> chunks, LogitRows rows) {
 TensorView ChunkRunner::run(int seq_idx, std::vector<int32_t> token_ids) {
   const Chunk chunk{seq_idx, std::move(token_ids)};
   return run(std::span(&chunk, 1));
+}
+
+std::vector<int32_t> ChunkRunner::block_table(int seq_idx) const {
+  std::vector<int32_t> blocks;
+  for (int64_t i = 0; i < kv_->num_blocks() / options_.num_seqs; ++i) {
+    blocks.push_back(block_id(i, seq_idx, options_.num_seqs));
+  }
+  return blocks;
 }
 
 void ChunkRunner::truncate(int seq_idx, int64_t num_tokens) {

@@ -66,6 +66,18 @@ class ChunkRunner {
   const ModelDescription& model() const { return model_; }
   const DecoderWeights& weights() const { return weights_; }
 
+  // For another way to compute on the same weights and pages.
+  const DecoderSpec& spec() const { return spec_; }
+  const DeviceRope& rope() const { return *rope_; }
+  const KVCache& kv() const { return *kv_; }
+  const Ops& ops() const { return ops_; }
+  OpContext& ctx() { return ctx_; }
+  std::vector<int32_t> block_table(int seq_idx) const;
+  // That one has put the next tokens of a sequence into its pages.
+  void add_computed(int seq_idx, int64_t num_tokens) {
+    seq_tokens_[static_cast<size_t>(seq_idx)] += num_tokens;
+  }
+
  private:
   static std::unique_ptr<Communicator> solo() { return std::make_unique<SoloCommunicator>(); }
   ChunkRunner(const Ops& ops, const ChunkRunnerOptions& options,

@@ -11,6 +11,7 @@
 
 #include <cfloat>
 
+#include "ops/cuda/common/gumbel.cuh"
 #include "ops/cuda/sample_filters.cuh"
 #include "ops/cuda/sample_state.cuh"
 
@@ -18,39 +19,12 @@ namespace slipstream::cuda {
 namespace {
 
 constexpr int kThreads = kSampleThreads;
-constexpr float kMaxGumbel = 16.64f;
-
-struct Philox {
-  uint32_t words[4];
-};
-
-__device__ __forceinline__ Philox philox4x32_10(const SampleRow& row, uint32_t group) {
-  uint32_t c0 = row.position;
-  uint32_t c1 = row.choice_idx;
-  uint32_t c2 = group;
-  uint32_t c3 = 0;  // RandomPurpose::kSample
-  uint32_t k0 = static_cast<uint32_t>(row.seed);
-  uint32_t k1 = static_cast<uint32_t>(row.seed >> 32);
-#pragma unroll
-  for (int round = 0; round < 10; ++round) {
-    const uint32_t low0 = 0xD2511F53u * c0;
-    const uint32_t high0 = __umulhi(0xD2511F53u, c0);
-    const uint32_t low1 = 0xCD9E8D57u * c2;
-    const uint32_t high1 = __umulhi(0xCD9E8D57u, c2);
-    c0 = high1 ^ c1 ^ k0;
-    c1 = low1;
-    c2 = high0 ^ c3 ^ k1;
-    c3 = low0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  return {{c0, c1, c2, c3}};
+__device__ __forceinline__ DrawKey key_of(const SampleRow& row) {
+  return {row.seed, row.position, row.choice_idx};
 }
-
-// In double and rounded once, as on the CPU.
-__device__ __forceinline__ float gumbel(uint32_t word) {
-  const double u = static_cast<double>((static_cast<float>(word >> 9) + 0.5f) / 8388608.0f);
-  return static_cast<float>(-log(-log(u)));
+__device__ __forceinline__ uint32_t noise_of(const SampleRow& row, int32_t id) {
+  const auto token = static_cast<uint32_t>(id);
+  return philox4x32_10(key_of(row), token / 4).of(token);
 }
 
 struct Best {
@@ -86,35 +60,22 @@ class Draw {
         max_(largest.score),
         inverse_(1.0f / row.temperature),
         least_scaled_(row.min_p > 0.0f ? logf(row.min_p) : -FLT_MAX),
-        best_{
-            gumbel(word_of(philox4x32_10(row, static_cast<uint32_t>(largest.id) / 4), largest.id)),
-            largest.id} {}
+        best_{gumbel(noise_of(row, largest.id)), largest.id} {}
 
   __device__ __forceinline__ bool may_win(float value) const {
-    return (value - max_) * inverse_ + (kMaxGumbel + kSlack) >= best_.score;
+    return (value - max_) * inverse_ + (kMaxGumbel + kGumbelSlack) >= best_.score;
   }
   __device__ __forceinline__ void offer_token(int32_t id, float value, uint32_t word) {
-    const float u = (static_cast<float>(word >> 9) + 0.5f) / 8388608.0f;
-    // Near 1 the logarithm in float loses everything.
-    const float noise = u > 0.999f ? kMaxGumbel : -__logf(-__logf(u));
-    if ((value - max_) * inverse_ + noise + kSlack < best_.score) return;
+    if ((value - max_) * inverse_ + gumbel_bound(word) < best_.score) return;
     const float scaled = (value - max_) / row_.temperature;
     if (scaled >= least_scaled_) offer(best_, id, scaled + gumbel(word));
   }
   __device__ __forceinline__ void offer_token(int32_t id, float value) {
-    offer_token(id, value, word_of(philox4x32_10(row_, static_cast<uint32_t>(id) / 4), id));
+    offer_token(id, value, noise_of(row_, id));
   }
   __device__ const Best& best() const { return best_; }
 
  private:
-  static constexpr float kSlack = 0.02f;  // of products and logarithms in float
-
-  __device__ __forceinline__ static uint32_t word_of(const Philox& noise, int32_t id) {
-    const uint32_t low = (id & 1) != 0 ? noise.words[1] : noise.words[0];
-    const uint32_t high = (id & 1) != 0 ? noise.words[3] : noise.words[2];
-    return (id & 2) != 0 ? high : low;
-  }
-
   const SampleRow& row_;
   float max_;
   float inverse_;
@@ -138,7 +99,7 @@ __device__ Best draw_all(const SampleRow& row, const float* x, int32_t size, con
     }
     const float best = fmaxf(fmaxf(values.x, values.y), fmaxf(values.z, values.w));
     if (!draw.may_win(best)) continue;
-    const Philox noise = philox4x32_10(row, static_cast<uint32_t>(group));
+    const Philox noise = philox4x32_10(key_of(row), static_cast<uint32_t>(group));
     draw.offer_token(id, values.x, noise.words[0]);
     draw.offer_token(id + 1, values.y, noise.words[1]);
     draw.offer_token(id + 2, values.z, noise.words[2]);

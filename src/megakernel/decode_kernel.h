@@ -1,0 +1,34 @@
+// The persistent kernel, which decodes a sequence in one launch: see abi.h.
+#pragma once
+
+#include <cstdint>
+
+#include "megakernel/abi.h"
+
+namespace slipstream {
+
+// What a kernel is compiled for.
+struct KernelKey {
+  int head_dim = 0;
+  int heads_per_kv_head = 0;
+  StreamFormat layers = StreamFormat::kBF16;
+  StreamFormat lm_head = StreamFormat::kBF16;
+};
+
+// What shared memory holds besides the ring.
+struct SharedLayout {
+  int32_t x_scales_offset = 0;
+  int32_t ring_offset = 0;
+};
+
+struct DecodeKernel;
+// Null: none is compiled for this key.
+const DecodeKernel* find_decode_kernel(const KernelKey& key);
+SharedLayout shared_layout(const DecodeKernel& kernel, int most_slices);
+// Bytes of shared memory that a CTA may take; 0: the device cannot run all CTAs at once.
+int64_t shared_bytes_available(const DecodeKernel& kernel);
+// Queues a launch on `stream`, a cudaStream_t. The name of the error, or null.
+const char* launch_decode(const DecodeKernel& kernel, const DecodeArgs& args, int64_t shared_bytes,
+                          void* stream);
+
+}  // namespace slipstream
