@@ -14,13 +14,13 @@
 // Rows of a product are dealt out in units of kUnitRows: of U units CTA b has [b U / G, (b + 1) U /
 // G), G = kDecodeCtas. A unit of kGateUp is 2 rows of gate and the same 2 of up. A CTA's units are
 // tiles: as many of 16 rows as there are, then one of 8 and one of 4 if units are left (`fold` 0,
-// 1, 2). Columns are slices of kSliceCols, the last filled up with zeros; a round is kConsumerWarps
-// slices, or what is left (see SliceRound).
+// 1, 2). Columns are slices of kSliceCols, the last filled up with zeros; a round is at most
+// kConsumerWarps slices (see SliceRound).
 //
-// A CTA's stream holds, for each layer and product, tile after tile, round after round: stages, and
-// a stage for each slice of the round a block of kStageBytes. The 16 rows of the matrix
-// multiply-accumulate are a tile's 16 >> fold rows, times the 1 << fold parts of the slice; see
-// block_offset().
+// A CTA's stream holds, for each layer and product, tile after tile, round after round, what fills
+// one slot of the ring after the other: for each slice of the round a block of up to kSlotStages
+// stages of kStageBytes. The 16 rows of the matrix multiply-accumulate are a tile's 16 >> fold
+// rows, times the 1 << fold parts of the slice; pack.cu says which word of a stage is which.
 #pragma once
 
 #include <cstdint>
@@ -35,17 +35,20 @@ constexpr int kSliceCols = 128;
 constexpr int kBlockTokens = 16;  // KV positions of a page
 
 constexpr uint32_t kRingEnd = 1u << 31;  // with the id of a launch's last token
+constexpr int kMostScaledRounds = 2;     // of an input of E4M3 products, but for kDown
+constexpr int kMaxTableTiles = 24;       // tiles of a CTA, of products that have a table of rows
 constexpr int kMaxEndIds = 8;
 constexpr int kMaxLayers = 128;
-constexpr int kMaxRingSlots = 32;
+constexpr int kMaxRingSlots = 8;
 constexpr int kMaxStamps = 1024;
 
 enum DecodeProduct : int { kQkv, kOut, kGateUp, kDown, kHead };
 constexpr int kNumProducts = 5;
 
 enum class StreamFormat : int32_t { kBF16, kF8E4M3 };
-constexpr int kStageBytes = 1024;                                 // of a slice
-constexpr int kRingSlotBytes = kConsumerWarps / 2 * kStageBytes;  // half a stage
+constexpr int kStageBytes = 1024;  // of a slice
+constexpr int kSlotStages = 2;
+constexpr int kHalfSlotBytes = kConsumerWarps / 2 * kSlotStages * kStageBytes;  // of half the warps
 // Stages of a slice of a tile of 16 rows; a tile of 8 has half as many, one of 4 a quarter.
 constexpr int full_stages(StreamFormat format) { return format == StreamFormat::kBF16 ? 4 : 2; }
 
@@ -54,7 +57,9 @@ struct ProductPhase {
   int32_t num_cols = 0;
   int32_t num_slices = 0;
   int32_t num_rounds = 0;
-  int32_t max_tiles = 0;  // of a CTA
+  int32_t round_slices = 0;  // of each round but the last, which has what is left
+  int32_t max_tiles = 0;     // of a CTA
+  int32_t has_table = 0;     // of rows: scales or biases
   StreamFormat format = StreamFormat::kBF16;
 };
 
@@ -80,15 +85,17 @@ constexpr TileShare tile_share(int num_units, int cta) {
   return {bound(cta), bound(cta + 1) - bound(cta)};
 }
 
-// Slices of a round: the first half of the warps take `lower`, the others the rest.
+// Slices of a round, as many in each as can be: the first half of the warps take `lower`, the
+// others the rest.
 struct SliceRound {
   int first = 0;
   int count = 0;
   constexpr int lower() const { return (count + 1) / 2; }
 };
-constexpr SliceRound slice_round(int num_slices, int round) {
-  const int left = num_slices - round * kConsumerWarps;
-  return {round * kConsumerWarps, left < kConsumerWarps ? left : kConsumerWarps};
+constexpr SliceRound slice_round(const ProductPhase& phase, int round) {
+  const int first = round * phase.round_slices;
+  const int left = phase.num_slices - first;
+  return {first, left < phase.round_slices ? left : phase.round_slices};
 }
 
 // Stages of a slice of a tile.
@@ -123,7 +130,7 @@ struct DecodeArgs {
   int64_t stream_stride = 0;
   ProductPhase products[kNumProducts];
 
-  // Tables of rows, {scale, bias}: null where there is neither.
+  // Tables of rows, {scale, bias}, of the products that have one.
   const float* row_table = nullptr;  // [layer][product][CTA][tile][16][2], then the head's
   int32_t row_table_offset[kNumProducts] = {};
   int32_t row_table_layer = 0;
@@ -177,10 +184,9 @@ struct DecodeArgs {
   float inverse_hidden = 0.0f;
   float score_scale = 0.0f;  // times log2(e)
 
-  int32_t x_scales_offset = 0;  // in shared memory
-  int32_t ring_offset = 0;      // of weights, in shared memory
-  int32_t num_ring_slots = 0;   // of half a stage each
-  int32_t most_in_flight = 0;   // copies asked for and not landed
+  int32_t ring_offset = 0;  // in shared memory
+  int32_t num_ring_slots = 0;
+  int32_t most_in_flight = 0;  // slots asked for and not landed
   int32_t stamped_token = 0;
 };
 

@@ -12,18 +12,20 @@ namespace slipstream::megakernel {
 
 // Rotated queries, K and V of the KV head: warp w takes head w of its row of words.
 template <typename Model>
-__device__ __forceinline__ void Consumer<Model>::put_heads(const AttentionShare& share,
-                                                           int position, int token, int layer,
-                                                           uint32_t tag) {
+__device__ __forceinline__ void Consumer<Model>::put_heads(const AttentionShare& share, Step step) {
+  const int token = step.token();
+  const int layer = step.layer();
+  const int position = p.first_position + token;
+  const int uses = token * p.num_layers + layer;
+  const uint32_t tag = (uses + 1) & kTagMask;
   constexpr int kLanes = kHeadDim / 8;  // four pairs of values each
   const int num_heads = p.heads_per_kv_head;
   const int head = static_cast<int>(at.warp);
   if (head >= num_heads + 2) return;
   const int dim = (at.lane < kLanes ? static_cast<int>(at.lane) : 0) * 4;
-  const uint32_t* const words =
-      p.qkv_words +
-      ((token * p.num_layers + layer) & 1) * (p.num_kv_heads * (num_heads + 2) * kHeadDim) +
-      (share.kv_head * (num_heads + 2) + head) * kHeadDim + dim;
+  const uint32_t* const words = p.qkv_words +
+                                (uses & 1) * (p.num_kv_heads * (num_heads + 2) * kHeadDim) +
+                                (share.kv_head * (num_heads + 2) + head) * kHeadDim + dim;
   const float* const angles = p.cos_sin + static_cast<int64_t>(token) * kHeadDim + dim;
   const float4 cosine = __ldg(reinterpret_cast<const float4*>(angles));
   const float4 sine = __ldg(reinterpret_cast<const float4*>(angles + kHeadDim / 2));
@@ -257,15 +259,13 @@ class PageSums {
 };
 
 template <typename Model>
-__device__ __forceinline__ void Consumer<Model>::attention(int token, int layer) {
+__device__ __forceinline__ void Consumer<Model>::attention(Step step) {
   constexpr int kHeads = Model::kHeads;
   wait_published();
-  const int position = p.first_position + token;
+  const int position = p.first_position + step.token();
   const AttentionShare share = attention_share(p, at.cta, position);
   if (!share.takes_part) return;
-  const int uses = token * p.num_layers + layer;
-  const uint32_t tag = (uses + 1) & kTagMask;
-  put_heads(share, position, token, layer, tag);
+  put_heads(share, step);
   __syncwarp();
   asm volatile("bar.sync 1,%0;" ::"n"(kConsumerThreads) : "memory");
 
@@ -280,17 +280,17 @@ __device__ __forceinline__ void Consumer<Model>::attention(int token, int layer)
     for (int stage = 0; stage <= num_stages; ++stage) {
       at.refresh();
       const bool is_new = stage == num_stages;
-      if (is_new && !(owner && at.warp == 0)) break;
-      if (!is_new) wait_stage();
+      if (is_new && !(owner && attention_warp == kAttentionWarps - 1 && attends)) break;
+      if (!is_new) wait_slot();
       const int page = 2 * stage + static_cast<int>(upper());
       if (is_new ||
           (attends && stage % (kAttentionWarps / 2) == warp_of_half() && page < share.num_pages)) {
         const int first = (share.part + (page << share.log2_parts)) * kBlockTokens;
-        const uint32_t keys = is_new ? at.smem + Map::new_k : ring_slot();
+        const uint32_t keys = is_new ? at.smem + Map::new_k : half_slot();
         const uint32_t values = is_new ? at.smem + Map::new_v : keys + kBlockTokens * kHeadDim * 2;
         sums.add(at, my_weights, keys, values, is_new ? 1 : min(kBlockTokens, position - first));
       }
-      if (!is_new) free_stage(0);
+      if (!is_new) free_slot(0);
     }
     if (attends) {
       sums.store(at, at.smem + Map::x + attention_warp * kHeads * kHeadDim * 4,
@@ -300,6 +300,9 @@ __device__ __forceinline__ void Consumer<Model>::attention(int token, int layer)
   __syncwarp();
   asm volatile("bar.sync 1,%0;" ::"n"(kConsumerThreads) : "memory");
 
+  step.refresh();
+  const int uses = step.token() * p.num_layers + step.layer();
+  const uint32_t tag = (uses + 1) & kTagMask;
   const int num_values = p.heads_per_kv_head * kHeadDim;
 #pragma unroll 1
   for (int i = static_cast<int>(at.warp * 32 + at.lane); i < num_values; i += kConsumerThreads) {
@@ -349,18 +352,11 @@ __device__ __forceinline__ void Consumer<Model>::attention(int token, int layer)
 template <typename Model>
 __device__ void Consumer<Model>::run() {
 #pragma unroll 1
-  for (int token = 0; token < p.max_tokens; ++token) {
-#pragma unroll 1
-    for (int layer = 0; layer < p.num_layers; ++layer) {
-#pragma unroll 1
-      for (int idx = kQkv; idx < kHead; ++idx) {
-        at.refresh();
-        if (idx == kOut) attention(token, layer);
-        if (!product<Model::kLayers>(idx, token, layer)) return;
-      }
-    }
+  for (Step step; step.token() < p.max_tokens; step.next(p.num_layers)) {
     at.refresh();
-    (void)product<Model::kLmHead>(kHead, token, p.num_layers);
+    step.refresh();
+    if (step.product() == kOut) attention(step);
+    if (!product(step)) return;
   }
 }
 

@@ -5,10 +5,13 @@
 
 namespace slipstream::megakernel {
 
+// Warps of a CTA take pages side by side: fewer parts are merged sooner.
+constexpr int kPagesPerPart = 4;
+
 // Parts that a context of `position` tokens lies in.
 __device__ __forceinline__ int log2_parts_in_use(const DecodeArgs& p, int position) {
   const int num_pages = position / kBlockTokens + 1;
-  return min(p.log2_parts, 32 - __clz(num_pages - 1));
+  return min(p.log2_parts, 32 - __clz((num_pages - 1) / kPagesPerPart));
 }
 
 // What a CTA does of attention for the token at `position`.

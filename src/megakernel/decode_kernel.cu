@@ -1,4 +1,4 @@
-// The persistent kernel: kConsumerWarps consumer warps, a producer, a reducer. kDecodeCtas CTAs,
+// The persistent kernel: kConsumerWarps consumer warps, two producers, a reducer. kDecodeCtas CTAs,
 // one on a multiprocessor, launched cooperatively so that all of them are there.
 //
 // Bytes: the weights, the LM head and the context's K and V, once. Bound: memory. Reference:
@@ -17,7 +17,7 @@ namespace slipstream {
 namespace megakernel {
 namespace {
 
-constexpr int kThreads = kConsumerThreads + 64;
+constexpr int kThreads = kConsumerThreads + 96;
 
 template <typename Model>
 __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_constant__ DecodeArgs p) {
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_consta
   at.lane = __shfl_xor_sync(~0u, threadIdx.x & 31, 1) ^ 1;
   at.cta = __shfl_sync(~0u, blockIdx.x, 0);
   if (threadIdx.x == 0) {
-    for (int i = 0; i < kMaxRingSlots; ++i) {
+    for (int i = 0; i < kMaxRingSlots * 2; ++i) {
       init_barrier(at.smem + Map::full + i * 8, 1);
       init_barrier(at.smem + Map::empty + i * 8, kConsumerWarps / 2);
     }
@@ -52,9 +52,11 @@ __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_consta
           static_cast<uint32_t>(pages >> 32));
   }
   __syncthreads();
-  if (at.warp == kConsumerWarps) {
-    if (at.lane == 0) Producer<Model>(p, at).run();
-  } else if (at.warp == kConsumerWarps + 1) {
+  if (at.warp > kConsumerWarps) {
+    if (at.lane == 0) {
+      Producer<Model>(p, at, static_cast<int>(at.warp) - kConsumerWarps - 1).run();
+    }
+  } else if (at.warp == kConsumerWarps) {
     Reducer<Model>(p, at).run();
   } else {
     Consumer<Model>(p, at).run();
@@ -67,7 +69,7 @@ __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_consta
 struct DecodeKernel {
   KernelKey key;
   const void* function = nullptr;
-  SharedLayout (*layout)(int most_slices) = nullptr;
+  int32_t (*ring_offset)(int most_slices) = nullptr;
 };
 
 namespace {
@@ -77,10 +79,7 @@ DecodeKernel compiled() {
   using Model = megakernel::KernelModel<kHeadDim, kHeads, kLayers, kLmHead>;
   return {.key = {kHeadDim, kHeads, kLayers, kLmHead},
           .function = reinterpret_cast<const void*>(&megakernel::decode_kernel<Model>),
-          .layout = [](int most_slices) -> SharedLayout {
-            return {.x_scales_offset = Model::Map::x_scales(most_slices),
-                    .ring_offset = Model::Map::ring(most_slices)};
-          }};
+          .ring_offset = [](int most_slices) -> int32_t { return Model::Map::ring(most_slices); }};
 }
 
 }  // namespace
@@ -90,8 +89,9 @@ const DecodeKernel* find_decode_kernel(const KernelKey& key) {
   constexpr StreamFormat kF8 = StreamFormat::kF8E4M3;
   static const std::array kernels = {
       compiled<64, 4, kBF16, kBF16>(),  compiled<128, 4, kBF16, kBF16>(),
-      compiled<128, 8, kBF16, kBF16>(), compiled<96, 2, kBF16, kBF16>(),
-      compiled<128, 4, kF8, kBF16>(),   compiled<96, 2, kF8, kBF16>()};
+      compiled<128, 6, kBF16, kBF16>(), compiled<128, 8, kBF16, kBF16>(),
+      compiled<96, 2, kBF16, kBF16>(),  compiled<128, 4, kF8, kBF16>(),
+      compiled<96, 2, kF8, kBF16>()};
   for (const DecodeKernel& kernel : kernels) {
     if (kernel.key.head_dim == key.head_dim &&
         kernel.key.heads_per_kv_head >= key.heads_per_kv_head && kernel.key.layers == key.layers &&
@@ -102,8 +102,8 @@ const DecodeKernel* find_decode_kernel(const KernelKey& key) {
   return nullptr;
 }
 
-SharedLayout shared_layout(const DecodeKernel& kernel, int most_slices) {
-  return kernel.layout(most_slices);
+int32_t ring_offset(const DecodeKernel& kernel, int most_slices) {
+  return kernel.ring_offset(most_slices);
 }
 
 int64_t shared_bytes_available(const DecodeKernel& kernel) {

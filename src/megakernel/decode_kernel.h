@@ -15,16 +15,11 @@ struct KernelKey {
   StreamFormat lm_head = StreamFormat::kBF16;
 };
 
-// What shared memory holds besides the ring.
-struct SharedLayout {
-  int32_t x_scales_offset = 0;
-  int32_t ring_offset = 0;
-};
-
 struct DecodeKernel;
 // Null: none is compiled for this key.
 const DecodeKernel* find_decode_kernel(const KernelKey& key);
-SharedLayout shared_layout(const DecodeKernel& kernel, int most_slices);
+// Where the ring begins in shared memory, by the slices of the widest input.
+int32_t ring_offset(const DecodeKernel& kernel, int most_slices);
 // Bytes of shared memory that a CTA may take; 0: the device cannot run all CTAs at once.
 int64_t shared_bytes_available(const DecodeKernel& kernel);
 // Queues a launch on `stream`, a cudaStream_t. The name of the error, or null.

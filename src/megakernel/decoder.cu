@@ -21,9 +21,9 @@ namespace {
 
 using cuda::check;
 
-// Copies asked for and not landed, in slots of the ring: a little more than what bandwidth times
-// latency asks for, measured.
-constexpr int kMostInFlight = 8;
+// Slots asked for and not landed: a little more than what bandwidth times latency asks for,
+// measured.
+constexpr int kMostInFlight = 2;
 
 StreamFormat stream_format(DType dtype) {
   return dtype == DType::kF8E4M3 ? StreamFormat::kF8E4M3 : StreamFormat::kBF16;
@@ -33,17 +33,6 @@ PackedRows rows_of(const Weight& weight, const FloatVector* bias) {
   return {.values = weight.payload,
           .scales = weight.row_scales,
           .bias = bias == nullptr ? nullptr : bias->data_or_null()};
-}
-
-bool needs_row_table(const DecodeProgram& program, const DecoderWeights& weights) {
-  if (program.key.layers == StreamFormat::kF8E4M3 || program.key.lm_head == StreamFormat::kF8E4M3) {
-    return true;
-  }
-  return std::any_of(weights.layers.begin(), weights.layers.end(), [](const LayerWeights& layer) {
-    return layer.q_bias.size() + layer.o_bias.size() + layer.gate_bias.size() +
-               layer.down_bias.size() >
-           0;
-  });
 }
 
 }  // namespace
@@ -144,13 +133,11 @@ Status PersistentDecoder::State::open(int64_t max_context) {
   SLIPSTREAM_RETURN_IF_ERROR(tables.allocate((most_blocks + kMaxTokens) * sizeof(int32_t)));
   tokens.reserve(kMaxTokens);
 
-  const SharedLayout layout = shared_layout(*kernel, program.most_slices);
-  const auto ring_bytes = shared_bytes - layout.ring_offset;
-  args.x_scales_offset = layout.x_scales_offset;
-  args.ring_offset = layout.ring_offset;
+  args.ring_offset = ring_offset(*kernel, program.most_slices);
+  const int64_t ring_bytes = shared_bytes - args.ring_offset;
   args.num_ring_slots =
-      static_cast<int32_t>(std::min<int64_t>(kMaxRingSlots, ring_bytes / kRingSlotBytes) / 2 * 2);
-  if (args.num_ring_slots < 6) return bad_usage("its inputs leave no shared memory for weights");
+      static_cast<int32_t>(std::min<int64_t>(kMaxRingSlots, ring_bytes / (2 * kHalfSlotBytes)));
+  if (args.num_ring_slots < 3) return bad_usage("its inputs leave no shared memory for weights");
   args.most_in_flight = std::min(kMostInFlight, args.num_ring_slots);
 
   streams = Buffer(static_cast<size_t>(program.streams_bytes()), memory);
@@ -256,18 +243,16 @@ void PersistentDecoder::State::pack_layers() {
   std::array<size_t, kNumProducts> offsets{};  // of rows
   size_t layer_rows = 0;
   for (size_t i = 0; i < kNumProducts; ++i) {
-    offsets[i] = i == kHead ? 0 : layer_rows;
-    const size_t rows =
-        static_cast<size_t>(program.products[i].max_tiles) * kDecodeCtas * kTileRows;
-    if (i != kHead) layer_rows += rows;
-    args.row_table_offset[i] = static_cast<int32_t>(offsets[i]);
+    const ProductPhase& phase = program.products[i];
+    args.row_table_offset[i] = static_cast<int32_t>(layer_rows);
+    offsets[i] = layer_rows;
+    if (phase.has_table != 0) {
+      layer_rows += static_cast<size_t>(phase.max_tiles) * kDecodeCtas * kTileRows;
+    }
   }
   args.row_table_layer = static_cast<int32_t>(layer_rows);
-  const bool has_table = needs_row_table(program, weights);
-  if (has_table) {
-    const size_t head_rows =
-        static_cast<size_t>(program.products[kHead].max_tiles) * kDecodeCtas * kTileRows;
-    const size_t rows = layer_rows * static_cast<size_t>(program.num_layers) + head_rows;
+  if (program.has_tables()) {
+    const size_t rows = layer_rows * static_cast<size_t>(program.num_layers);
     row_table = Buffer(rows * 2 * sizeof(float), *model.ops.memory);
     args.row_table = row_table.as<float>();
   }
@@ -282,7 +267,7 @@ void PersistentDecoder::State::pack_layers() {
                     .num_rows = product == kHead ? program.vocab_size : program.hidden_size,
                     .heads_per_kv_head = program.heads_per_kv_head(),
                     .head_dim = program.head_dim};
-    if (has_table) {
+    if (program.products[product].has_table != 0) {
       one.row_table =
           row_table.as<float>() + 2 * (static_cast<size_t>(layer) * layer_rows + offsets[product]);
     }
@@ -389,6 +374,12 @@ void PersistentDecoder::abort() {
         "end of a persistent kernel");
   state_->aborted = true;
 }
+
+void PersistentDecoder::set_most_in_flight(int32_t slots) {
+  state_->args.most_in_flight = std::clamp(slots, 1, state_->args.num_ring_slots);
+}
+
+int32_t PersistentDecoder::num_ring_slots() const { return state_->args.num_ring_slots; }
 
 void PersistentDecoder::stamp_token(int32_t token) {
   State& state = *state_;

@@ -67,6 +67,10 @@ class PersistentDecoder {
   // Frees whoever waits in a launch that no longer advances; what it then computes is worthless.
   void abort();
 
+  // Copies of weights asked for and not landed, in slots of the ring: speed, not results.
+  void set_most_in_flight(int32_t slots);
+  int32_t num_ring_slots() const;
+
   // Records the clocks of the launch's token `token`; -1: of none.
   void stamp_token(int32_t token);
   PhaseClocks clocks(int cta) const;

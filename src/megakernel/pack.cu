@@ -85,10 +85,12 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ 
                   << (16 * half);
       }
     }
-    const int round = slice / kConsumerWarps;
-    const SliceRound slices = slice_round(phase.num_slices, round);
+    const SliceRound slices = slice_round(phase, slice / phase.round_slices);
+    const int slot_stages = min(stages, kSlotStages);
     const int64_t block =
-        int64_t{slices.first} * stages + int64_t{stage} * slices.count + (slice - slices.first);
+        int64_t{slices.first} * stages +
+        (int64_t{stage / slot_stages} * slices.count + (slice - slices.first)) * slot_stages +
+        stage % slot_stages;
     *reinterpret_cast<uint32_t*>(to + block * kStageBytes + word * 4) = packed;
   }
   if (args.row_table == nullptr || threadIdx.x >= kTileRows) return;

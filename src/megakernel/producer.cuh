@@ -1,6 +1,8 @@
-// The producer, one thread: streams weights and KV pages through a ring in shared memory that never
-// drains at the end of a phase, for it waits for no activation. At most `most_in_flight` copies are
-// asked for and not landed: what is queued in front of the exchanged words delays them.
+// Producers, one thread for each half of the consumer warps: they stream weights and KV pages
+// through a ring in shared memory that never drains at the end of a phase, for they wait for no
+// activation. At most `most_in_flight` copies of each are asked for and not landed: what is queued
+// in front of the exchanged words delays them. One thread alone would be too slow: a copy takes it
+// 0.2 us.
 #pragma once
 
 #include "megakernel/attention_share.cuh"
@@ -15,22 +17,25 @@ class Producer {
   static constexpr int kHeadDim = Model::kHeadDim;
 
  public:
-  __device__ Producer(const DecodeArgs& args, const Place& place) : p(args), at(place) {}
+  // `half`: 0 or 1, of the warps.
+  __device__ Producer(const DecodeArgs& args, const Place& place, int half)
+      : p(args), at(place), half_(half) {}
 
   __device__ void run() {
     for (int token = 0; token < p.max_tokens && !ended; ++token) {
       src = p.streams + at.cta * p.stream_stride;
       const AttentionShare share = attention_share(p, at.cta, p.first_position + token);
 #pragma unroll 1
-      for (int layer = 0; layer < p.num_layers; ++layer) {
+      for (int layer = 0; layer <= p.num_layers; ++layer) {
+        const bool head = layer == p.num_layers;
 #pragma unroll 1
-        for (int product = kQkv; product < kHead; ++product) {
+        for (int product = head ? kHead : kQkv; product < (head ? kNumProducts : kHead);
+             ++product) {
           weights(product);
           if (product == kQkv) pages(share, token, layer);
           if (ended) return drain();
         }
       }
-      weights(kHead);
     }
     drain();
   }
@@ -39,6 +44,7 @@ class Producer {
   const DecodeArgs& p;
   Place at;
   const std::byte* src = nullptr;
+  int half_;
   int num_asked = 0;  // up to the ring's size
   int slot = 0;
   uint32_t parity = 1;  // of the slot's use before
@@ -49,13 +55,13 @@ class Producer {
     int earlier = slot - distance;
     uint32_t its_parity = parity ^ 1;
     if (earlier < 0) earlier += p.num_ring_slots, its_parity ^= 1;
-    wait(at.smem + Map::full + earlier * 8, its_parity);
+    wait(at.smem + Map::full + (earlier * 2 + half_) * 8, its_parity);
   }
 
   // Waits until the slot is free, or the decoding has ended.
   __device__ __forceinline__ bool take_slot() {
     if (num_asked >= p.num_ring_slots) {
-      while (!try_wait(at.smem + Map::empty + slot * 8, parity)) {
+      while (!try_wait(at.smem + Map::empty + (slot * 2 + half_) * 8, parity)) {
         if (lds32_volatile(at.smem + Map::token) == kEnded) return false;
       }
     }
@@ -67,7 +73,10 @@ class Producer {
     if (++slot == p.num_ring_slots) slot = 0, parity ^= 1;
   }
   __device__ __forceinline__ uint32_t slot_address() const {
-    return at.smem + p.ring_offset + slot * kRingSlotBytes;
+    return at.smem + p.ring_offset + (slot * 2 + half_) * kHalfSlotBytes;
+  }
+  __device__ __forceinline__ uint32_t full_barrier() const {
+    return at.smem + Map::full + (slot * 2 + half_) * 8;
   }
 
   __device__ __forceinline__ void copy(const void* from, uint32_t bytes) {
@@ -75,7 +84,7 @@ class Producer {
       ended = true;
       return;
     }
-    const uint32_t full = at.smem + Map::full + slot * 8;
+    const uint32_t full = full_barrier();
     if (bytes != 0) {
       expect_bytes(full, bytes);
       bulk_copy(slot_address(), from, bytes, full);
@@ -91,24 +100,27 @@ class Producer {
     const int num_tiles = share.num_tiles();
 #pragma unroll 1
     for (int tile = 0; tile < num_tiles; ++tile) {
-      const int num_stages = max(1, full_stages(phase.format) >> share.fold(tile));
+      const int stages = num_stages(phase.format, share.fold(tile));
+      const int slot_stages = min(stages, kSlotStages);
 #pragma unroll 1
       for (int round = 0; round < phase.num_rounds; ++round) {
-        const SliceRound slices = slice_round(phase.num_slices, round);
-        const int lower = slices.lower() * kStageBytes;
-        const int upper = (slices.count - slices.lower()) * kStageBytes;
+        const SliceRound slices = slice_round(phase, round);
+        const int lower = slices.lower();
+        const int block = slot_stages * kStageBytes;
+        const std::byte* from = src + half_ * lower * block;
+        const int bytes = (half_ != 0 ? slices.count - lower : lower) * block;
 #pragma unroll 1
-        for (int half = 0; half < 2 * num_stages; ++half) {
+        for (int i = 0; i < stages; i += slot_stages) {
           at.refresh();
-          const int bytes = (half & 1) != 0 ? upper : lower;
-          copy(src, bytes);
-          src += bytes;
+          copy(from, bytes);
+          from += slices.count * block;
         }
+        src += stages * slices.count * kStageBytes;
       }
     }
   }
 
-  // Pages of earlier tokens, alternately for the two halves of the warps; an even number of slots.
+  // Pages of earlier tokens, every second for this half of the warps. Both use as many stages.
   __device__ __forceinline__ void pages(const AttentionShare& share, int token, int layer) {
     if (share.num_pages == 0) return;
     // What the last token added is there when this CTA has seen words that depend on it.
@@ -132,29 +144,30 @@ class Producer {
     // Ids of pages are asked for before they are needed: a load takes as long as a copy.
     constexpr int kAhead = 4;
     int ids[kAhead];
-    const int* next = p.block_table + share.part;
-    const int step = 1 << share.log2_parts;
+    const int step = 2 << share.log2_parts;
+    const int* next = p.block_table + share.part + (half_ << share.log2_parts);
+    const int num_pages = (share.num_pages + 1 - half_) / 2;
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) ids[i] = i < share.num_pages ? next[i * step] : 0;
+    for (int i = 0; i < kAhead; ++i) ids[i] = i < num_pages ? next[i * step] : 0;
 #pragma unroll 1
-    for (int page = 0; page < share.num_pages; ++page) {
+    for (int page = 0; page < num_pages; ++page) {
       at.refresh();
       const int id = ids[0];
 #pragma unroll
       for (int i = 0; i + 1 < kAhead; ++i) ids[i] = ids[i + 1];
-      if (page + kAhead < share.num_pages) ids[kAhead - 1] = next[(page + kAhead) * step];
+      if (page + kAhead < num_pages) ids[kAhead - 1] = next[(page + kAhead) * step];
       if (!take_slot()) {
         ended = true;
         return;
       }
-      const uint32_t full = at.smem + Map::full + slot * 8;
+      const uint32_t full = full_barrier();
       const uint16_t* const from = keys + id * block_values;
       expect_bytes(full, 2 * kPageValues * 2);
       bulk_copy(slot_address(), from, kPageValues * 2, full);
       bulk_copy(slot_address() + kPageValues * 2, from + p.kv_v_offset, kPageValues * 2, full);
       next_slot();
     }
-    if ((share.num_pages & 1) != 0) copy(nullptr, 0);
+    if (half_ != 0 && (share.num_pages & 1) != 0) copy(nullptr, 0);
   }
 
   // No copy may land after the CTA has gone.

@@ -12,13 +12,35 @@
 
 namespace slipstream::megakernel {
 
+// Which product of which layer of which token, in one register.
+struct Step {
+  uint32_t packed = 0;
+  static constexpr uint32_t kLayerUnit = 1u << 3;
+  static constexpr uint32_t kTokenUnit = 1u << 11;
+  __device__ __forceinline__ int product() const { return packed & 7; }
+  __device__ __forceinline__ int layer() const { return packed / kLayerUnit & 0xff; }
+  __device__ __forceinline__ int token() const { return packed / kTokenUnit; }
+  __device__ __forceinline__ void refresh() { asm volatile("" : "+r"(packed)); }
+  // The next one; after a layer's last product the next layer, after the head's the next token.
+  __device__ __forceinline__ void next(int num_layers) {
+    if (product() < kDown) {
+      ++packed;
+    } else if (product() == kHead) {
+      packed = (token() + 1) * kTokenUnit;
+    } else {
+      packed += kLayerUnit - kDown;
+      if (layer() == num_layers) packed += kHead;
+    }
+  }
+};
+
 // Where a consumer warp stands: ring, sums, published phases.
 struct ConsumerState {
-  uint32_t stage = 0;  // pairs of ring slots
-  uint32_t ring_parity = 0;
+  uint32_t slot = 0;  // of the ring
   uint32_t num_pairs = 0;
-  uint32_t published_parity = 0;
-  uint32_t num_waits = 0;
+  uint32_t parities = 0;  // of the ring, of what is published
+  static constexpr uint32_t kRing = 1;
+  static constexpr uint32_t kPublished = 2;
 };
 
 template <typename Model>
@@ -39,32 +61,34 @@ class Consumer {
   __device__ __forceinline__ int warp_of_half() const {
     return static_cast<int>(at.warp) - (upper() ? kConsumerWarps / 2 : 0);
   }
-  __device__ __forceinline__ uint32_t ring_slot() const {
-    return at.smem + p.ring_offset + (state.stage * 2 + upper()) * kRingSlotBytes;
+  __device__ __forceinline__ uint32_t half_slot() const {
+    return at.smem + p.ring_offset + (state.slot * 2 + upper()) * kHalfSlotBytes;
   }
-  __device__ __forceinline__ void wait_stage() {
-    wait(at.smem + Map::full + state.stage * 16 + upper() * 8, state.ring_parity);
+  __device__ __forceinline__ void wait_slot() {
+    wait(at.smem + Map::full + state.slot * 16 + upper() * 8,
+         state.parities & ConsumerState::kRing);
   }
-  // `loaded`: of the last load from the slot. Its address depends on it, so that the arrival does
-  // not overtake loads that are still queued.
-  __device__ __forceinline__ void free_stage(uint32_t loaded) {
+  // `loaded`: of the last load from the slot. The barrier's address depends on it, so that the
+  // arrival does not overtake loads that are still queued.
+  __device__ __forceinline__ void free_slot(uint32_t loaded) {
     uint32_t zero;
     asm volatile("{.reg .u32 t; popc.b32 t,%1; shr.u32 %0,t,6;}" : "=r"(zero) : "r"(loaded));
     __syncwarp();
-    arrive_if(zero + at.smem + Map::empty + state.stage * 16 + upper() * 8, at.lane == 0);
-    if (++state.stage * 2 == static_cast<uint32_t>(p.num_ring_slots)) {
-      state.stage = 0;
-      state.ring_parity ^= 1;
+    arrive_if(zero + at.smem + Map::empty + state.slot * 16 + upper() * 8, at.lane == 0);
+    if (++state.slot == static_cast<uint32_t>(p.num_ring_slots)) {
+      state.slot = 0;
+      state.parities ^= ConsumerState::kRing;
     }
   }
   __device__ __forceinline__ void wait_published() {
-    wait(at.smem + Map::published, state.published_parity);
-    state.published_parity ^= 1;
+    wait(at.smem + Map::published, state.parities / ConsumerState::kPublished);
+    state.parities ^= ConsumerState::kPublished;
   }
   __device__ __forceinline__ void get_values(const uint32_t* words, uint32_t tag, float* values) {
+    uint32_t num_waits = 0;
     uint4 w = poll4(words);
     while ((((w.x ^ tag) | (w.y ^ tag) | (w.z ^ tag) | (w.w ^ tag)) & kTagMask) != 0) {
-      if (give_up(state.num_waits, p.abort)) break;
+      if (give_up(num_waits, p.abort)) break;
       w = poll4(words);
     }
     values[0] = from_word(w.x), values[1] = from_word(w.y);
@@ -73,44 +97,49 @@ class Consumer {
 
   // The warp's slice of a round; false: it has none.
   __device__ __forceinline__ bool my_slice(const ProductPhase& phase, int round, int& slice) const {
-    const SliceRound slices = slice_round(phase.num_slices, round);
+    const SliceRound slices = slice_round(phase, round);
     const int lower = slices.lower();
     slice = slices.first + (upper() ? lower : 0) + warp_of_half();
     return warp_of_half() < (upper() ? slices.count - lower : lower);
   }
 
-  __device__ __forceinline__ void put_x(StreamFormat format, int slice, const float* v);
-  __device__ __forceinline__ void get_x(int product, int token, int layer);
-  __device__ __forceinline__ void get_mlp(const ProductPhase& phase, int uses);
-  template <StreamFormat kFormat>
-  __device__ __forceinline__ void multiply(float (&sums)[2][4], const uint4& a, const uint4& b,
-                                           uint32_t x);
-  template <StreamFormat kFormat>
-  __device__ __forceinline__ bool product(int idx, int token, int layer);
-  __device__ __forceinline__ void attention(int token, int layer);
-  __device__ __forceinline__ void put_heads(const AttentionShare& share, int position, int token,
-                                            int layer, uint32_t tag);
+  __device__ __forceinline__ static StreamFormat format_of(Step step) {
+    if constexpr (Model::kLayers == Model::kLmHead) return Model::kLayers;
+    return step.product() == kHead ? Model::kLmHead : Model::kLayers;
+  }
+
+  // Of this lane's four columns. Lane t of a multiply-accumulate takes columns 32 t to 32 t + 31,
+  // in units of 8; the units that are loaded together lie side by side.
+  __device__ __forceinline__ uint32_t x_address(int slice) const {
+    return at.smem + Map::x + slice * Map::kSliceBytes + (at.lane & 7) / 2 * (2 * Map::kUnitRow) +
+           (at.lane >> 3) * 16 + (at.lane & 1) * 8;
+  }
+  __device__ __forceinline__ void put_x(StreamFormat format, int slice, const float* v,
+                                        float scale);
+  __device__ __forceinline__ void prefetch_norm(Step step);
+  // Give the factor of the products' sums.
+  __device__ __forceinline__ float get_x(Step step);
+  __device__ __forceinline__ float get_mlp(const ProductPhase& phase, int uses);
+  __device__ __forceinline__ static void multiply(StreamFormat format, float (&sums)[2][4],
+                                                  const uint4& a, const uint4& b, uint32_t x);
+  __device__ __forceinline__ bool product(Step step);
+  __device__ __forceinline__ void attention(Step step);
+  __device__ __forceinline__ void put_heads(const AttentionShare& share, Step step);
 };
 
-// Four values a lane of a slice, to where fragments are loaded from.
+// Four values a lane of a slice, to where fragments are loaded from; for E4M3 weights times
+// `scale`.
 template <typename Model>
 __device__ __forceinline__ void Consumer<Model>::put_x(StreamFormat format, int slice,
-                                                       const float* v) {
-  const uint32_t to = at.smem + Map::x + slice * Map::kSliceBytes + at.lane * 8;
+                                                       const float* v, float scale) {
+  const uint32_t to = x_address(slice);
   if (format == StreamFormat::kBF16) {
     const uint32_t low = pack_bf16(v[0], v[1]);
     const uint32_t high = pack_bf16(v[2], v[3]);
     sts64(to, low, high);
-    sts64(to + kSliceCols * 2, pack_bf16(v[0] - bf16_low(low), v[1] - bf16_high(low)),
+    sts64(to + Map::kUnitRow, pack_bf16(v[0] - bf16_low(low), v[1] - bf16_high(low)),
           pack_bf16(v[2] - bf16_low(high), v[3] - bf16_high(high)));
   } else {
-    const auto magnitude = [](float f) { return __float_as_uint(f) & 0x7fffffffu; };
-    uint32_t most =
-        max(max(magnitude(v[0]), magnitude(v[1])), max(magnitude(v[2]), magnitude(v[3])));
-    most = __reduce_max_sync(~0u, most);
-    // The largest becomes at least 2^11 and less than 2^12.
-    const int exponent = min(max(static_cast<int>(most >> 23), 32), 220);
-    const float scale = __int_as_float((127 + 11 - (exponent - 127)) << 23);
     float s[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) s[i] = v[i] * scale;
@@ -119,66 +148,118 @@ __device__ __forceinline__ void Consumer<Model>::put_x(StreamFormat format, int 
     const float2 rounded_low = unpack_f16(low);
     const float2 rounded_high = unpack_f16(high);
     sts64(to, low, high);
-    sts64(to + kSliceCols * 2, pack_f16(s[0] - rounded_low.x, s[1] - rounded_low.y),
+    sts64(to + Map::kUnitRow, pack_f16(s[0] - rounded_low.x, s[1] - rounded_low.y),
           pack_f16(s[2] - rounded_high.x, s[3] - rounded_high.y));
-    if (at.lane == 0) {
-      sts_float(at.smem + p.x_scales_offset + slice * 4,
-                __int_as_float((127 - 11 + (exponent - 127)) << 23));
-    }
+  }
+}
+
+// Brings the weights of the norm before a product to the second cache while x is awaited: from
+// memory they would come later than x. One CTA does it for all.
+template <typename Model>
+__device__ __forceinline__ void Consumer<Model>::prefetch_norm(Step step) {
+  if (step.product() == kOut || step.product() == kDown) return;
+  const int line = at.cta * static_cast<int>(kConsumerWarps) + static_cast<int>(at.warp);
+  constexpr int kLineValues = 32;
+  if (at.lane == 0 && line * kLineValues < p.hidden) {
+    const float* const weights =
+        p.norms + (2 * step.layer() + (step.product() == kGateUp)) * p.hidden;
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(weights + line * kLineValues));
   }
 }
 
 // The input of q k v, o, gate-up or the LM head, as far as this warp multiplies it.
 template <typename Model>
-__device__ __forceinline__ void Consumer<Model>::get_x(int product, int token, int layer) {
+__device__ __forceinline__ float Consumer<Model>::get_x(Step step) {
+  constexpr int kXRounds = kMostScaledRounds;  // that are awaited together
+  const int product = step.product();
+  const int layer = step.layer();
   const ProductPhase& phase = p.products[product];
-  const int uses = token * p.num_layers + layer;  // of each vector but x, which has two a layer
-  const bool normed = product != kOut;
-  const uint32_t* words = product == kOut      ? p.attention_words + (uses & 1) * p.attention_width
-                          : product == kGateUp ? p.x_words
-                                               : p.x_words + p.hidden;
+  const int uses = step.token() * p.num_layers + layer;  // of vectors; of x twice
+  const uint32_t* const words =
+      (product == kOut      ? p.attention_words + (uses & 1) * p.attention_width
+       : product == kGateUp ? p.x_words
+                            : p.x_words + p.hidden) +
+      at.lane * 4;
   const uint32_t tag = (product == kOut      ? uses + 1
                         : product == kGateUp ? 2 * uses + 1
                                              : 2 * uses) &
                        kTagMask;
-  const float* const norm = p.norms + (2 * layer + (product == kGateUp)) * p.hidden;
+  const float* const norms = p.norms + (2 * layer + (product == kGateUp)) * p.hidden + at.lane * 4;
+  const bool is_embedding = step.packed % Step::kTokenUnit == 0;
+  const uint16_t* const row =
+      p.embed + static_cast<int64_t>(lds32(at.smem + Map::token)) * p.hidden + at.lane * 4;
   float squares = 0.0f;
+  float inverse_scale = 1.0f;
 #pragma unroll 1
-  for (int round = 0; round < phase.num_rounds; ++round) {
-    int slice;
-    if (!my_slice(phase, round, slice)) break;
-    const int col = slice * kSliceCols + static_cast<int>(at.lane) * 4;
-    float4 weight = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
-    float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (col < phase.num_cols) {
-      if (normed) weight = __ldg(reinterpret_cast<const float4*>(norm + col));
-      if (layer != 0 || product != kQkv) {
-        get_values(words + col, tag, v);
-      } else {
-        const uint16_t* const row =
-            p.embed + static_cast<int64_t>(lds32(at.smem + Map::token)) * p.hidden;
-        const uint2 e = __ldg(reinterpret_cast<const uint2*>(row + col));
-        v[0] = bf16_low(e.x), v[1] = bf16_high(e.x);
-        v[2] = bf16_low(e.y), v[3] = bf16_high(e.y);
+  for (int first = 0; first < phase.num_rounds; first += kXRounds) {
+    uint4 w[kXRounds];
+    float4 norm[kXRounds];
+    bool mine[kXRounds];
+    int slices[kXRounds];
+#pragma unroll
+    for (int i = 0; i < kXRounds; ++i) {
+      mine[i] = first + i < phase.num_rounds && my_slice(phase, first + i, slices[i]);
+      // Columns that fill up a slice are zeros.
+      const bool there =
+          mine[i] && slices[i] * kSliceCols + static_cast<int>(at.lane) * 4 < phase.num_cols;
+      norm[i] = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
+      if (there && product != kOut) {
+        norm[i] = __ldg(reinterpret_cast<const float4*>(norms + slices[i] * kSliceCols));
+      }
+      w[i] = make_uint4(tag, tag, tag, tag);
+      if (there && !is_embedding) w[i] = poll4(words + slices[i] * kSliceCols);
+      if (there && is_embedding) {
+        const uint2 e = __ldg(reinterpret_cast<const uint2*>(row + slices[i] * kSliceCols));
+        w[i] = make_uint4(e.x << 16 | tag, (e.x & 0xffff0000u) | tag, e.y << 16 | tag,
+                          (e.y & 0xffff0000u) | tag);
       }
     }
-    const float scaled[4] = {v[0] * weight.x, v[1] * weight.y, v[2] * weight.z, v[3] * weight.w};
-    put_x(phase.format, slice, scaled);
-    squares += v[0] * v[0] + v[1] * v[1] + v[2] * v[2] + v[3] * v[3];
-  }
-  if (normed) {
+    float v[kXRounds][4];
+    uint32_t most = 0;
 #pragma unroll
-    for (int step = 16; step != 0; step /= 2) squares += __shfl_xor_sync(~0u, squares, step);
-    if (at.lane == 0) sts_float(at.smem + Map::squares + at.warp * 4, squares);
+    for (int i = 0; i < kXRounds; ++i) {
+      if (!mine[i]) break;
+      uint32_t num_waits = 0;
+      while ((((w[i].x ^ tag) | (w[i].y ^ tag) | (w[i].z ^ tag) | (w[i].w ^ tag)) & kTagMask) !=
+             0) {
+        if (give_up(num_waits, p.abort)) break;
+        w[i] = poll4(words + slices[i] * kSliceCols);
+      }
+      const float x[4] = {from_word(w[i].x), from_word(w[i].y), from_word(w[i].z),
+                          from_word(w[i].w)};
+      squares += x[0] * x[0] + x[1] * x[1] + x[2] * x[2] + x[3] * x[3];
+      v[i][0] = x[0] * norm[i].x, v[i][1] = x[1] * norm[i].y;
+      v[i][2] = x[2] * norm[i].z, v[i][3] = x[3] * norm[i].w;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) most = max(most, __float_as_uint(v[i][j]) & 0x7fffffffu);
+    }
+    float scale = 1.0f;
+    if (format_of(step) == StreamFormat::kF8E4M3) {
+      // The warp's largest becomes at least 2^11 and less than 2^12.
+      most = __reduce_max_sync(~0u, most);
+      const int exponent = min(max(static_cast<int>(most >> 23), 32), 220);
+      scale = __int_as_float((127 + 11 - (exponent - 127)) << 23);
+      inverse_scale = __int_as_float((127 - 11 + (exponent - 127)) << 23);
+    }
+#pragma unroll
+    for (int i = 0; i < kXRounds; ++i) {
+      if (mine[i]) put_x(format_of(step), slices[i], v[i], scale);
+    }
   }
+#pragma unroll
+  for (int step_size = 16; step_size != 0; step_size /= 2) {
+    squares += __shfl_xor_sync(~0u, squares, step_size);
+  }
+  if (at.lane == 0) sts_float(at.smem + Map::squares + at.warp * 4, squares);
   __syncwarp();
+  return inverse_scale;
 }
 
 // The input of down: words of two f16, a sixteenth of the value each, whose lowest bit tells the
 // uses of a buffer apart.
 template <typename Model>
-__device__ __forceinline__ void Consumer<Model>::get_mlp(const ProductPhase& phase, int uses) {
-  constexpr int kAtOnce = 4;
+__device__ __forceinline__ float Consumer<Model>::get_mlp(const ProductPhase& phase, int uses) {
+  constexpr int kAtOnce = 8;
   const uint32_t bit = ((uses >> 1) & 1) ^ 1;
   const uint32_t* const words = p.mlp_words + (uses & 1) * (phase.num_cols / 2) + at.lane * 2;
 #pragma unroll 1
@@ -195,33 +276,43 @@ __device__ __forceinline__ void Consumer<Model>::get_mlp(const ProductPhase& pha
     for (int i = 0; i < kAtOnce; ++i) {
       int slice;
       if (first + i >= phase.num_rounds || !my_slice(phase, first + i, slice)) break;
+      uint32_t num_waits = 0;
       while ((((w[i].x ^ bit) | (w[i].y ^ bit)) & 1) != 0) {
-        if (give_up(state.num_waits, p.abort)) break;
+        if (give_up(num_waits, p.abort)) break;
         w[i] = poll2(words + slice * (kSliceCols / 2));
       }
-      const float2 low = unpack_f16(w[i].x);
-      const float2 high = unpack_f16(w[i].y);
-      const float v[4] = {low.x * 16.0f, low.y * 16.0f, high.x * 16.0f, high.y * 16.0f};
-      put_x(phase.format, slice, v);
+      if constexpr (Model::kLayers == StreamFormat::kF8E4M3) {  // f16 is what its products take
+        const uint32_t to = x_address(slice);
+        sts64(to, w[i].x, w[i].y);
+        sts64(to + Map::kUnitRow, 0, 0);
+      } else {
+        const float2 low = unpack_f16(w[i].x);
+        const float2 high = unpack_f16(w[i].y);
+        const float v[4] = {low.x * 16.0f, low.y * 16.0f, high.x * 16.0f, high.y * 16.0f};
+        put_x(Model::kLayers, slice, v, 1.0f);
+      }
     }
   }
   __syncwarp();
+  return Model::kLayers == StreamFormat::kF8E4M3 ? 16.0f : 1.0f;
 }
 
 // A stage: 32 columns a row of a bf16 tile, 64 of an E4M3 tile.
 template <typename Model>
-template <StreamFormat kFormat>
-__device__ __forceinline__ void Consumer<Model>::multiply(float (&sums)[2][4], const uint4& a,
-                                                          const uint4& b, uint32_t x) {
+__device__ __forceinline__ void Consumer<Model>::multiply(StreamFormat format, float (&sums)[2][4],
+                                                          const uint4& a, const uint4& b,
+                                                          uint32_t x) {
   const uint4 x0 = lds128(x);
-  if constexpr (kFormat == StreamFormat::kBF16) {
+  if (format == StreamFormat::kBF16) {
     mma_bf16(sums[0], a.x, a.y, a.z, a.w, x0.x, x0.y);
     mma_bf16(sums[1], b.x, b.y, b.z, b.w, x0.z, x0.w);
   } else {
-    const uint4 x1 = lds128(x + 16);
-    const auto four = [&](float* c, uint32_t w0, uint32_t w1, uint32_t b0, uint32_t b1) {
-      mma_f16(c, e4m3_to_f16(w0 & 0xffff), e4m3_to_f16(w0 >> 16), e4m3_to_f16(w1 & 0xffff),
-              e4m3_to_f16(w1 >> 16), b0, b1);
+    const uint4 x1 = lds128(x + 2 * Map::kUnitRow);
+    const auto four = [&](float* c, uint32_t w0, uint32_t w1, uint32_t x_low, uint32_t x_high) {
+      uint32_t f[4];
+      e4m3_to_f16(w0, f[0], f[1]);
+      e4m3_to_f16(w1, f[2], f[3]);
+      mma_f16(c, f[0], f[1], f[2], f[3], x_low, x_high);
     };
     four(sums[0], a.x, a.y, x0.x, x0.y);
     four(sums[1], a.z, a.w, x0.z, x0.w);
@@ -232,72 +323,68 @@ __device__ __forceinline__ void Consumer<Model>::multiply(float (&sums)[2][4], c
 
 // False: the token before was the last.
 template <typename Model>
-template <StreamFormat kFormat>
-__device__ __forceinline__ bool Consumer<Model>::product(int idx, int token, int layer) {
-  constexpr int kFullStages = full_stages(kFormat);
-  constexpr int kPartBytes = kSliceCols * 2 / 4;  // of x, a lane's columns of a whole slice
-  constexpr int kStageX = kPartBytes / kFullStages;
-  const ProductPhase& phase = p.products[idx];
+__device__ __forceinline__ bool Consumer<Model>::product(Step step) {
+  const StreamFormat format = format_of(step);
+  constexpr int kUnits = 4;  // of x, of a lane
+  const int stage_units = format == StreamFormat::kBF16 ? 1 : 2;
+  const ProductPhase& phase = p.products[step.product()];
   const TileShare share = tile_share(phase.num_units, at.cta);
   const int num_tiles = share.num_tiles();
   bool have_x = false;
+  float factor = 1.0f;
+  prefetch_norm(step);
 #pragma unroll 1
   for (int tile = 0; tile < num_tiles; ++tile) {
     at.refresh();
+    step.refresh();
     const int fold = share.fold(tile);
-    const int num_stages = max(1, kFullStages >> fold);
+    const int stages = num_stages(format, fold);
+    const uint32_t x_of_part =
+        at.smem + Map::x + ((at.lane >> 2) & 1) * Map::kUnitRow + (at.lane & 3) * 16 +
+        ((at.lane >> 3) & ((1 << fold) - 1)) * (kUnits >> fold) * (2 * Map::kUnitRow);
     float sums[2][4] = {};
-    float r0 = 0.0f;
-    float r1 = 0.0f;
 #pragma unroll 1
     for (int round = 0; round < phase.num_rounds; ++round) {
       int slice;
       const bool mine = my_slice(phase, round, slice);
-      const uint32_t x = at.smem + Map::x + slice * Map::kSliceBytes +
-                         ((at.lane >> 2) & 1) * (kSliceCols * 2) + (at.lane & 3) * kPartBytes +
-                         (((at.lane >> 3) & ((1 << fold) - 1)) * kPartBytes >> fold);
+      uint32_t x = x_of_part + slice * Map::kSliceBytes;
 #pragma unroll 1
-      for (int first = 0; first < num_stages; first += 2) {
-        uint4 a[2];
-        uint4 b[2];
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          if (first + i >= num_stages) break;
-          wait_stage();
-          const uint32_t from = ring_slot() + warp_of_half() * kStageBytes + at.lane * 16;
-          a[i] = lds128(from);
-          b[i] = lds128(from + kStageBytes / 2);
-          free_stage(b[i].w);
+      for (int first = 0; first < stages; first += kSlotStages) {
+        wait_slot();
+        uint4 a[kSlotStages];
+        uint4 b[kSlotStages];
+        if (stages >= kSlotStages) {
+          const uint32_t from =
+              half_slot() + warp_of_half() * (kSlotStages * kStageBytes) + at.lane * 16;
+          a[0] = lds128(from), b[0] = lds128(from + kStageBytes / 2);
+          a[1] = lds128(from + kStageBytes), b[1] = lds128(from + kStageBytes * 3 / 2);
+          free_slot(b[1].w);
+        } else {
+          const uint32_t from = half_slot() + warp_of_half() * kStageBytes + at.lane * 16;
+          a[0] = lds128(from), b[0] = lds128(from + kStageBytes / 2);
+          free_slot(b[0].w);
         }
         if (!have_x) {
           have_x = true;
-          if (token + layer + idx != 0) wait_published();
-          if (layer + idx == 0 && lds32(at.smem + Map::token) == kEnded) return false;
-          if (idx == kDown) {
-            get_mlp(phase, token * p.num_layers + layer);
-          } else {
-            get_x(idx, token, layer);
+          if (step.packed != 0) wait_published();
+          if (step.packed % Step::kTokenUnit == 0 && lds32(at.smem + Map::token) == kEnded) {
+            return false;
           }
+          factor = step.product() == kDown
+                       ? get_mlp(phase, step.token() * p.num_layers + step.layer())
+                       : get_x(step);
         }
         if (!mine) continue;
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          if (first + i >= num_stages) break;
-          multiply<kFormat>(sums, a[i], b[i], x + (first + i) * kStageX);
+        multiply(format, sums, a[0], b[0], x);
+        if (stages >= kSlotStages) {
+          multiply(format, sums, a[1], b[1], x + stage_units * (2 * Map::kUnitRow));
         }
-      }
-      if constexpr (kFormat == StreamFormat::kF8E4M3) {
-        const float scale = mine ? lds_float(at.smem + p.x_scales_offset + slice * 4) : 0.0f;
-        r0 += ((sums[0][0] + sums[1][0]) + (sums[0][1] + sums[1][1])) * scale;
-        r1 += ((sums[0][2] + sums[1][2]) + (sums[0][3] + sums[1][3])) * scale;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) sums[0][i] = sums[1][i] = 0.0f;
+        x += kSlotStages * stage_units * (2 * Map::kUnitRow);
       }
     }
-    if constexpr (kFormat == StreamFormat::kBF16) {
-      r0 = (sums[0][0] + sums[1][0]) + (sums[0][1] + sums[1][1]);
-      r1 = (sums[0][2] + sums[1][2]) + (sums[0][3] + sums[1][3]);
-    }
+    float r0 = (sums[0][0] + sums[1][0]) + (sums[0][1] + sums[1][1]);
+    float r1 = (sums[0][2] + sums[1][2]) + (sums[0][3] + sums[1][3]);
+    if (format == StreamFormat::kF8E4M3) r0 *= factor, r1 *= factor;
     // Column pairs of the result hold the parts of a slice, so a row's sum is where its part is.
     const uint32_t slot = state.num_pairs & (kPairSlots - 1);
     if ((tile & 1) == 0 && state.num_pairs >= kPairSlots) {

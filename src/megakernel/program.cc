@@ -21,6 +21,7 @@ ProductPhase product_phase(int64_t rows, int64_t cols, StreamFormat format) {
   phase.num_cols = static_cast<int32_t>(cols);
   phase.num_slices = static_cast<int32_t>(div_up<int64_t>(cols, kSliceCols));
   phase.num_rounds = static_cast<int32_t>(div_up<int64_t>(phase.num_slices, kConsumerWarps));
+  phase.round_slices = div_up(phase.num_slices, phase.num_rounds);
   phase.format = format;
   for (int cta = 0; cta < kDecodeCtas; ++cta) {
     phase.max_tiles = std::max(phase.max_tiles, tile_share(phase.num_units, cta).num_tiles());
@@ -94,6 +95,23 @@ Result<DecodeProgram> make_program(const DecoderSpec& spec, StreamFormat layers,
   program.products[kGateUp] = product_phase(2 * intermediate, spec.hidden_size, layers);
   program.products[kDown] = product_phase(spec.hidden_size, intermediate, layers);
   program.products[kHead] = product_phase(spec.vocab_size, spec.hidden_size, lm_head);
+  const bool scaled = layers == StreamFormat::kF8E4M3;
+  program.products[kQkv].has_table = scaled || attention.qkv_bias;
+  program.products[kOut].has_table = scaled || attention.out_bias;
+  program.products[kGateUp].has_table = scaled || spec.layers.front().mlp.bias;
+  program.products[kDown].has_table = scaled || spec.layers.front().mlp.bias;
+  if (scaled && program.products[kOut].num_rounds > kMostScaledRounds) {
+    return unsupported(str("its inputs are wider than the ",
+                           kMostScaledRounds * kConsumerWarps * kSliceCols,
+                           " that FP8 weights are multiplied with"));
+  }
+  if (lm_head == StreamFormat::kF8E4M3) return unsupported("its LM head is in FP8");
+  for (const ProductPhase& phase : program.products) {
+    if (phase.has_table != 0 && phase.max_tiles > kMaxTableTiles) {
+      return unsupported(str("a multiprocessor has ", phase.max_tiles, " tiles of a product, of ",
+                             kMaxTableTiles, " it can keep the scales of"));
+    }
+  }
   const auto parts = static_cast<unsigned>(kDecodeCtas / attention.num_kv_heads);
   program.log2_parts = std::bit_width(std::min(parts, 64u)) - 1;
   program.attention_per_cta = static_cast<int>(div_up<int64_t>(width, kDecodeCtas));

@@ -2,6 +2,7 @@
 // what every CTA has of each product, how attention is split, what memory that takes. Pure data.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -30,6 +31,10 @@ struct DecodeProgram {
   int attention_width() const { return num_heads * head_dim; }
   int heads_per_kv_head() const { return num_heads / num_kv_heads; }
   int qkv_rows() const { return (num_heads + 2 * num_kv_heads) * head_dim; }
+  bool has_tables() const {
+    return std::any_of(products.begin(), products.end(),
+                       [](const ProductPhase& phase) { return phase.has_table != 0; });
+  }
   int64_t streams_bytes() const { return stream_stride * kDecodeCtas; }
 };
 

@@ -22,6 +22,7 @@ class Reducer {
   __device__ Reducer(const DecodeArgs& args, const Place& place) : p(args), at(place) {}
 
   __device__ void run() {
+    fetch_table(kQkv, 0);
 #pragma unroll 1
     for (int token = 0; token < p.max_tokens; ++token) {
       num_marks = 0;
@@ -32,11 +33,13 @@ class Reducer {
       best = -INFINITY;
       best_id = kNoId;
 #pragma unroll 1
-      for (int layer = 0; layer < p.num_layers; ++layer) {
+      for (int layer = 0; layer <= p.num_layers; ++layer) {
+        const bool head = layer == p.num_layers;
 #pragma unroll 1
-        for (int idx = kQkv; idx < kHead; ++idx) {
+        for (int idx = head ? kHead : kQkv; idx < (head ? kNumProducts : kHead); ++idx) {
           product(idx, token, layer);
-          if (idx == kQkv) set_progress(token * (p.num_layers + 1) + layer);
+          if (idx == kQkv || head) set_progress(token * (p.num_layers + 1) + layer);
+          if (head) break;
           publish_phase(token);
           if (idx == kQkv) {
             merge(token, layer);
@@ -44,8 +47,6 @@ class Reducer {
           }
         }
       }
-      product(kHead, token, p.num_layers);
-      set_progress(token * (p.num_layers + 1) + p.num_layers);
       if (!choose(token, stop)) return;
     }
   }
@@ -87,6 +88,25 @@ class Reducer {
       sts_float(at.smem + Map::residual + r * 4, bf16_low(row[r]));
     }
     __syncwarp();
+  }
+
+  // A product's rows are fetched while the one before is computed: a load would take longer than
+  // a pair of tiles.
+  __device__ __forceinline__ void fetch_table(int idx, int layer) {
+    const ProductPhase& phase = p.products[idx];
+    if (phase.has_table == 0) return;
+    const TileShare share = tile_share(phase.num_units, at.cta);
+    const float* const from =
+        p.row_table + 2 * (static_cast<int64_t>(layer) * p.row_table_layer +
+                           p.row_table_offset[idx] + at.cta * phase.max_tiles * kTileRows);
+    constexpr int kChunk = 16;  // bytes
+    const int num_chunks = share.num_tiles() * kTileRows * 8 / kChunk;
+    for (int i = static_cast<int>(at.lane); i < num_chunks; i += 32) {
+      async_copy16(at.smem + table(idx) + i * kChunk, from + i * (kChunk / 4));
+    }
+  }
+  __device__ __forceinline__ static int table(int idx) {
+    return Map::tables + (idx & 1) * Map::kTable;
   }
 
   __device__ __forceinline__ void read_norm() {
@@ -135,6 +155,17 @@ class Reducer {
       wait(at.smem + Map::kv_written, attention_parity);
       attention_parity ^= 1;
     }
+    if (phase.has_table != 0) {
+      wait_async_copies();
+      __syncwarp();
+    }
+    if (idx == kHead) {
+      fetch_table(kQkv, 0);
+    } else if (idx != kDown) {
+      fetch_table(idx + 1, layer);
+    } else if (layer + 1 < p.num_layers) {
+      fetch_table(kQkv, layer + 1);
+    }
 #pragma unroll 1
     for (int first = 0; first < num_tiles; first += 2) {
       at.refresh();
@@ -142,10 +173,10 @@ class Reducer {
       const int row_of_tile = static_cast<int>(at.lane & 15);
       const int fold = share.fold(tile);
       float2 of_row = make_float2(1.0f, 0.0f);
-      if (p.row_table != nullptr && tile < num_tiles) {
-        of_row = __ldg(reinterpret_cast<const float2*>(p.row_table) + layer * p.row_table_layer +
-                       p.row_table_offset[idx] + (at.cta * phase.max_tiles + tile) * kTileRows +
-                       row_of_tile);
+      if (phase.has_table != 0) {
+        const uint2 words =
+            lds64(at.smem + table(idx) + (min(tile, num_tiles - 1) * kTileRows + row_of_tile) * 8);
+        of_row = make_float2(__uint_as_float(words.x), __uint_as_float(words.y));
       }
       float v = take_pair(first + 1 < num_tiles);
       if (first == 0 && normed) {

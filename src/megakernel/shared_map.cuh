@@ -20,9 +20,12 @@ struct SharedMap {
   static constexpr int sums = 0;
   static constexpr int squares = sums + kPairSlots * 2 * kTileSums;  // of x, float [warp]
   static constexpr int residual = squares + kConsumerWarps * 4;      // float [64]
+  // Rows of this product and of the next, {scale, bias} [tile][row].
+  static constexpr int kTable = kMaxTableTiles * kTileRows * 8;
+  static constexpr int tables = residual + 256;
   // bf16 rows [head_dim]: groups of 4 heads, rounded, then what that lost.
   static constexpr int kGroups = (Heads + 3) / 4;
-  static constexpr int q = residual + 256;
+  static constexpr int q = tables + 2 * kTable;
   static constexpr int new_k = q + kGroups * 8 * HeadDim * 2;
   static constexpr int new_v = new_k + HeadDim * 2;
   // Of an attention warp: weights [position][head], then factors of what was summed before.
@@ -32,8 +35,8 @@ struct SharedMap {
   static constexpr int stats = weights + kAttentionWarps * kWarpWeights;  // {max, sum} [warp][head]
   static constexpr int barriers = (stats + kAttentionWarps * Heads * 8 + 15) / 16 * 16;
   static constexpr int full = barriers;
-  static constexpr int empty = full + kMaxRingSlots * 8;
-  static constexpr int sums_full = empty + kMaxRingSlots * 8;
+  static constexpr int empty = full + kMaxRingSlots * 2 * 8;
+  static constexpr int sums_full = empty + kMaxRingSlots * 2 * 8;
   static constexpr int sums_empty = sums_full + kPairSlots * 8;
   static constexpr int published = sums_empty + kPairSlots * 8;
   static constexpr int kv_written = published + 8;
@@ -41,18 +44,15 @@ struct SharedMap {
   static constexpr int token = parts_out + 8;
   static constexpr int progress = token + 4;
   static constexpr int kv_layers = progress + 4;  // pointers [layer]
-  // x as two halves of a slice each, [slice][high, low][kSliceCols]; during attention instead the
-  // warps' outputs, float [warp][head][head_dim].
+  // x as two values each, [slice][unit][rounded, lost][lane][8]: see x_address(). During attention
+  // instead the warps' outputs, float [warp][head][head_dim].
   static constexpr int x = (kv_layers + kMaxLayers * 8 + 127) / 128 * 128;
+  static constexpr int kUnitRow = 4 * 16;
   static constexpr int kSliceBytes = kSliceCols * 2 * 2;
   static constexpr int kOutputs = kAttentionWarps * Heads * HeadDim * 4;
-  // Scales of x by slice, where products want it scaled: after the slices.
-  static constexpr int x_scales(int num_slices) {
-    const int bytes = num_slices * kSliceBytes;
-    return x + (bytes > kOutputs ? bytes : kOutputs);
-  }
   static constexpr int ring(int num_slices) {
-    return (x_scales(num_slices) + num_slices * 4 + 127) / 128 * 128;
+    const int bytes = num_slices * kSliceBytes;
+    return (x + (bytes > kOutputs ? bytes : kOutputs) + 127) / 128 * 128;
   }
 };
 

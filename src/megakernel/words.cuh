@@ -67,6 +67,13 @@ __device__ __forceinline__ void bulk_copy(uint32_t dst, const void* src, uint32_
       : "memory");
 }
 
+__device__ __forceinline__ void async_copy16(uint32_t dst, const void* src) {
+  asm volatile("cp.async.cg.shared.global [%0],[%1],16;" ::"r"(dst), "l"(src) : "memory");
+}
+__device__ __forceinline__ void wait_async_copies() {
+  asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
 __device__ __forceinline__ uint4 poll4(const uint32_t* p) {
   uint4 v;
   asm volatile("ld.relaxed.gpu.global.v4.u32 {%0,%1,%2,%3},[%4];"
@@ -177,11 +184,11 @@ __device__ __forceinline__ void mma_f16(float* c, uint32_t a0, uint32_t a1, uint
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
-// Two E4M3 values, exactly.
-__device__ __forceinline__ uint32_t e4m3_to_f16(uint32_t two) {
-  uint32_t v;
-  asm("{.reg .b16 s; cvt.u16.u32 s,%1; cvt.rn.f16x2.e4m3x2 %0,s;}" : "=r"(v) : "r"(two));
-  return v;
+// Four E4M3 values, exactly: the lower two and the upper two.
+__device__ __forceinline__ void e4m3_to_f16(uint32_t four, uint32_t& lower, uint32_t& upper) {
+  asm("{.reg .b16 l,u; mov.b32 {l,u},%2; cvt.rn.f16x2.e4m3x2 %0,l; cvt.rn.f16x2.e4m3x2 %1,u;}"
+      : "=r"(lower), "=r"(upper)
+      : "r"(four));
 }
 
 constexpr uint32_t kTagMask = 0xff;
