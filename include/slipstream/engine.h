@@ -46,9 +46,10 @@ struct ModelInfo {
   int64_t max_model_len = 0;
   std::string device;  // "cpu", "cuda"
   std::string gpu, gpu_driver,
-      gpu_runtime;       // "NVIDIA H200", "580.159.04", "13.0"; empty on the CPU
-  std::string executor;  // "eager"
-  std::string kernels;   // "avx2", 2 threads
+      gpu_runtime;               // "NVIDIA H200", "580.159.04", "13.0"; empty on the CPU
+  std::string executor;          // "eager"
+  std::string latency_executor;  // what a lone request is computed with; empty: steps as ever
+  std::string kernels;           // "avx2", 2 threads
   int num_threads = 0;
   SamplingParams default_sampling;  // from generation_config.json, else temperature 1
 };
@@ -81,6 +82,9 @@ struct EngineStats {
   int64_t step_started_ns = 0;       // steady clock; 0: no step is running
   int64_t step_num_tokens = 0;       // of the step that runs
   int64_t device_busy_ns = 0;        // time that a GPU has been at work on steps
+  const char* executor_in_use = "";  // of the last step; a constant
+  int64_t num_runs = 0;              // of the latency gear: many tokens of a lone request
+  int64_t num_run_tokens = 0;        // that came of them
   StepHostNs step_host_ns;
   // Time of the engine's thread that a step takes beside waiting for the computation, in quarters
   // of an octave: bucket i counts steps of at most 2^(i/4) microseconds, the last all others.

@@ -71,8 +71,10 @@ std::vector<Flag> placement_flags(SharedOptions& o) {
                   [&o](const std::string& value) { o.engine.cpu_isa = value; }),
       choice_flag(
           {"executor", "", "NAME", "auto",
-           "how steps are run: auto, eager, graph (GPU); fake computes no model, for load tests"},
-          {"auto", "eager", "graph", "fake"},
+           "how steps are run: auto, eager, graph (GPU), megakernel (GPU: graphs, and one kernel "
+           "for a "
+           "lone request); fake computes no model, for load tests"},
+          {"auto", "eager", "graph", "megakernel", "fake"},
           [&o](const std::string& value) { o.engine.executor = value; },
           "not an executor of this build"),
       int_flag({"fake-step-us", "", "US", "0", "executor fake: shortest time from step to step"},

@@ -41,6 +41,8 @@ class ActiveRequest {
   int64_t deadline_ns() const { return request_.deadline_ns; }
   int64_t max_new_tokens() const { return max_new_tokens_; }
   int64_t num_generated() const { return num_generated_; }
+  // Ids that end the answer, sorted.
+  const std::vector<int32_t>& stop_token_ids() const { return stop_token_ids_; }
   int32_t last_token_id() const { return last_token_id_; }  // of the answer; -1: none yet
   // Its place among the ids that the device draws in the step launched last.
   int32_t drawn_idx() const { return drawn_idx_; }

@@ -21,6 +21,8 @@ TokenLogprobs token_logprobs(int32_t id, const SampledLogprobs& sampled) {
 }  // namespace
 
 void EngineLoop::device_step() {
+  if (run_.under_way) return run_step();
+  if (may_run_alone()) return begin_run();
   const bool has_results = running_.under_way;
   // Tokens that the host has to make are wanted before the next step can be launched.
   if (running_.under_way && (running_.needs_host || !one_ahead_)) collect(running_);

@@ -53,7 +53,8 @@ EngineLoop::EngineLoop(const EngineOptions& options, ModelRunner& runner, EventS
       sample_states_(runner.num_sample_states()),
       samplers_(static_cast<size_t>(runner.pool().num_threads())),
       row_copies_(static_cast<size_t>(runner.pool().num_threads())),
-      one_ahead_(options.one_ahead) {
+      one_ahead_(options.one_ahead),
+      resident_(runner.resident_decoder()) {
   stats_.kv_blocks_total = runner.limits().num_blocks;
   if (one_ahead_ && !runner.draws_on_device()) side_thread_.emplace();
   if (options.trace != nullptr) {
@@ -188,7 +189,7 @@ void EngineLoop::run() noexcept {
 bool EngineLoop::take_mail(Mail& mail) {
   mail = Mail();
   std::unique_lock lock(mutex_);
-  if (state_.idle() && scheduler_events_.empty() && !running_.under_way) {
+  if (state_.idle() && scheduler_events_.empty() && !running_.under_way && !run_.under_way) {
     wake_.wait(lock, [this] { return stop_ || !mail_.empty(); });
   }
   std::swap(mail, mail_);
@@ -197,6 +198,7 @@ bool EngineLoop::take_mail(Mail& mail) {
 
 void EngineLoop::add_events(Mail& mail) {
   arrivals_ = !mail.submitted.empty();
+  mail_came_ = !mail.empty();
   for (std::unique_ptr<ActiveRequest>& request : mail.submitted) {
     scheduler_events_.push_back(submit_event(*request));
     const RequestId id = request->id();
@@ -317,6 +319,10 @@ void EngineLoop::forward(const StepPlan& plan) {
   phase.arg("tokens", plan.batch.num_tokens());
   const int64_t asked_ns = steady_now_ns();
   (void)runner_.forward(plan.batch);
+  {
+    const std::lock_guard lock(mutex_);
+    stats_.executor_in_use = runner_.executor_in_use();
+  }
   if (runner_.draws_on_device()) return;
   const int64_t computed_ns = steady_now_ns() - asked_ns;
   waited_ns_ += computed_ns;
@@ -446,12 +452,13 @@ void EngineLoop::count_host_time(int64_t host_ns) {
   const auto last = static_cast<double>(std::ssize(stats_.step_host_us_histogram) - 1);
   const double bucket = std::min(std::ceil(4.0 * octaves), last);
   ++stats_.step_host_us_histogram[static_cast<size_t>(bucket)];
-  stats_.device_busy_ns = runner_.device_busy_ns();
+  stats_.device_busy_ns = runner_.device_busy_ns() + run_busy_ns_;
 }
 
 void EngineLoop::abort_everything() {
   if (running_.under_way)
     (void)runner_.drawn(running_.slot);  // what the device reads is freed soon
+  if (run_.under_way) end_run();
   std::vector<RequestId> ids;
   for (const auto& [id, request] : requests_) ids.push_back(id);
   std::sort(ids.begin(), ids.end());

@@ -11,6 +11,8 @@
 // has drawn them, and this one's results are looked at afterwards; the device never waits for the
 // host. What the next step computes for a request that turns out to have ended is ignored.
 //
+// A request that is alone on a device with a resident decoder is left to it (lone_run.cc).
+//
 // Either way the result of a step reaches the scheduler when the step after the next is planned
 // (without one_ahead: the next), as an event like any other.
 #pragma once
@@ -33,6 +35,7 @@
 #include "engine/active_request.h"
 #include "engine/host_phase.h"
 #include "engine/model_runner.h"
+#include "engine/resident_decoder.h"
 #include "engine/scheduler.h"
 #include "engine/side_thread.h"
 #include "engine/step_batch.h"
@@ -90,6 +93,16 @@ class EngineLoop {
     int slot = 0;
     bool under_way = false;
   };
+  // Tokens that the resident decoder computes for one request. running_ is the step that the next
+  // of them is the result of.
+  struct LoneRun {
+    RequestId request = 0;
+    int64_t position = 0;   // of the token that it began with
+    int64_t num_taken = 0;  // of its tokens
+    int64_t last_token_ns = 0;
+    bool stopping = false;
+    bool under_way = false;
+  };
 
   // Checks what the parameters alone do not show; gives the length of the answer.
   Result<int64_t> check_request(const Request& request) const;
@@ -105,6 +118,17 @@ class EngineLoop {
   void forward(const StepPlan& plan);
 
   void device_step();
+  bool may_run_alone();
+  void begin_run();
+  void plan_next();
+  void launch_running();
+  bool start_run();
+  void run_step();
+  void take_run_token(int32_t token_id);
+  void end_run();
+  void abort_resident();
+  void give_up_run();
+  void drop_resident(const std::string& why);
   void launch(DeviceStep& step);
   void take_pending(ForwardBatch& batch) const;
   void draw(DeviceStep& step);
@@ -156,6 +180,7 @@ class EngineLoop {
   // Of current_.output.scheduled, looked up once a step; null: ended, or its result is ignored.
   std::vector<ActiveRequest*> active_;
   bool arrivals_ = false;          // since current_ was planned
+  bool mail_came_ = false;         // of any kind, in this turn of the loop
   SampleStatePool sample_states_;  // before the requests, which hold them
   FlatMap<RequestId, std::unique_ptr<ActiveRequest>> requests_;
   // Until the events that borrow their prompts have been read.
@@ -173,6 +198,10 @@ class EngineLoop {
   DeviceStep running_;   // the results of which are to come
   DeviceStep launched_;  // after it
   std::vector<SampleRow> sample_rows_;
+  ResidentDecoder* resident_;  // null: none, or none that works
+  LoneRun run_;
+  int num_alone_steps_ = 0;  // in a row, of one request
+  int64_t run_busy_ns_ = 0;  // that runs have taken
 
   std::thread thread_;  // last: it uses all of the above
 };

@@ -135,11 +135,12 @@ Result<ResolvedOptions> resolve_options(const EngineOptions& options) {
   }
   resolved.dummy_weights = options.load_format == "dummy";
   resolved.fake_executor = options.executor == "fake";
-  const bool graph = options.executor == "graph" && resolved.ops->replay != nullptr;
-  if (options.executor != "auto" && options.executor != "eager" && !graph &&
+  const bool of_device = (options.executor == "graph" || options.executor == "megakernel") &&
+                         resolved.ops->replay != nullptr;
+  if (options.executor != "auto" && options.executor != "eager" && !of_device &&
       !resolved.fake_executor) {
     return bad_usage(str("executor is ", quote(options.executor), "; it must be auto, eager",
-                         resolved.ops->replay != nullptr ? ", graph" : "", " or fake"));
+                         resolved.ops->replay != nullptr ? ", graph, megakernel" : "", " or fake"));
   }
   SLIPSTREAM_RETURN_IF_ERROR(check_count("fake_step_us", options.fake_step_us, {0, kMaxStepUs}));
   if (options.fake_step_us > 0 && !resolved.fake_executor) {

@@ -46,6 +46,13 @@ struct FakeSteps {
     SLIPSTREAM_CHECK(!options.answer_ids.empty(), "answers are made of something");
   }
 
+  // The token that stands out after `token_id` at `position`.
+  int32_t next_id(int32_t token_id, int64_t position) const {
+    const uint64_t place =
+        (static_cast<uint64_t>(position) << 32) | static_cast<uint32_t>(token_id);
+    return options.answer_ids[SplitMix64(place).below(options.answer_ids.size())];
+  }
+
   FakeExecutorOptions options;
   StepPacer pacer;
   std::vector<int32_t> winners;  // [num_logit_rows] of the last step
@@ -75,7 +82,8 @@ class FakeExecutor final : public Executor {
     steps_->winners.clear();
     for (const int32_t row : batch.logit_rows) {
       const auto token_idx = static_cast<size_t>(row);
-      steps_->winners.push_back(next_id(token_id(batch, token_idx), batch.positions[token_idx]));
+      steps_->winners.push_back(
+          steps_->next_id(token_id(batch, token_idx), batch.positions[token_idx]));
     }
     steps_->end_ns = steps_->pacer.next_end(steady_now_ns());
     // Nobody reads logits where they are: FakeSampler makes the rows that are wanted.
@@ -88,12 +96,6 @@ class FakeExecutor final : public Executor {
     const int32_t from = batch.drawn_from.empty() ? -1 : batch.drawn_from[token_idx];
     if (from < 0) return batch.token_ids[token_idx];
     return steps_->slots[static_cast<size_t>(batch.drawn_slot)].ids[static_cast<size_t>(from)];
-  }
-  int32_t next_id(int32_t token_id, int32_t position) const {
-    const uint64_t place = (static_cast<uint64_t>(static_cast<uint32_t>(position)) << 32) |
-                           static_cast<uint32_t>(token_id);
-    const std::vector<int32_t>& ids = steps_->options.answer_ids;
-    return ids[SplitMix64(place).below(ids.size())];
   }
 
   std::shared_ptr<FakeSteps> steps_;
@@ -196,6 +198,53 @@ class FakeSampler final : public DeviceSampler {
   std::vector<float> row_;
 };
 
+// Its tokens are those of the steps, one a step's time; a stop takes effect after one more.
+class FakeResident final : public ResidentDecoder {
+ public:
+  explicit FakeResident(std::shared_ptr<FakeSteps> steps) : steps_(std::move(steps)) {}
+
+  const char* name() const override { return "fake run"; }
+  int64_t most_tokens() const override { return 64; }
+  int64_t most_end_ids() const override { return 1; }
+  Status start(const DecodeRun& run) override {
+    SLIPSTREAM_CHECK(ended_, "one run at a time");
+    const int64_t num_blocks = (run.position + run.max_tokens - 1) / 16 + 1;
+    SLIPSTREAM_CHECK(std::ssize(run.block_table) >= num_blocks, "a block for every position");
+    run_ = run;
+    end_id_ = run.end_ids.empty() ? -1 : run.end_ids.front();
+    tokens_.clear();
+    ended_ = stopping_ = false;
+    return {};
+  }
+  std::span<const int32_t> wait(int64_t num_known, int64_t timeout_ns) override {
+    const int64_t until_ns = steady_now_ns() + timeout_ns;
+    while (!ended_ && std::ssize(tokens_) <= num_known) {
+      const int64_t last_ns = steps_->options.step_ns == 0 ? 0 : steps_->end_ns;
+      const int64_t next_ns = last_ns + steps_->options.step_ns;
+      std::this_thread::sleep_until(std::chrono::steady_clock::time_point(
+          std::chrono::nanoseconds(std::min(next_ns, until_ns))));
+      if (next_ns > until_ns) break;
+      steps_->end_ns = std::max(next_ns, steady_now_ns());
+      const int64_t count = std::ssize(tokens_);
+      const int32_t last_id = count == 0 ? run_.token_id : tokens_.back();
+      tokens_.push_back(steps_->next_id(last_id, run_.position + count));
+      ended_ = stopping_ || tokens_.back() == end_id_ || count + 1 == run_.max_tokens;
+    }
+    return tokens_;
+  }
+  bool ended() const override { return ended_; }
+  void stop() override { stopping_ = true; }
+  void abort() override { ended_ = true; }
+
+ private:
+  std::shared_ptr<FakeSteps> steps_;
+  DecodeRun run_;
+  int32_t end_id_ = -1;
+  std::vector<int32_t> tokens_;
+  bool stopping_ = false;
+  bool ended_ = true;
+};
+
 }  // namespace
 
 int64_t StepPacer::next_end(int64_t now_ns) {
@@ -206,7 +255,9 @@ int64_t StepPacer::next_end(int64_t now_ns) {
 
 FakeModel make_fake_model(FakeExecutorOptions options) {
   const auto steps = std::make_shared<FakeSteps>(std::move(options));
-  return {std::make_unique<FakeExecutor>(steps), std::make_unique<FakeSampler>(steps)};
+  FakeModel model{std::make_unique<FakeExecutor>(steps), std::make_unique<FakeSampler>(steps), {}};
+  if (steps->options.with_resident) model.resident = std::make_unique<FakeResident>(steps);
+  return model;
 }
 
 std::vector<int32_t> fake_answer_ids(int64_t vocab_size, const std::vector<int32_t>& end_ids,

@@ -17,6 +17,7 @@
 
 #include "engine/device_sampler.h"
 #include "engine/executor.h"
+#include "engine/resident_decoder.h"
 #include "text/tokenizer.h"
 
 namespace slipstream {
@@ -43,11 +44,13 @@ struct FakeExecutorOptions {
   GraphExecutorOptions graph;
   int64_t max_num_batched_tokens = 1;
   int64_t max_model_len = 1;
+  bool with_resident = false;
 };
-// The two share what a step has found: they live and end together.
+// They share what a step has found, and live and end together.
 struct FakeModel {
   std::unique_ptr<Executor> executor;
   std::unique_ptr<DeviceSampler> sampler;
+  std::unique_ptr<ResidentDecoder> resident;  // null unless asked for
 };
 FakeModel make_fake_model(FakeExecutorOptions options);
 

@@ -14,6 +14,7 @@
 #include "base/strings.h"
 #include "engine/engine_options.h"
 #include "engine/fake_executor.h"
+#include "megakernel/decoder.h"
 #include "model/families/families.h"
 #include "ops/gemm_roof.h"
 #include "sampling/sampling_params.h"
@@ -187,10 +188,46 @@ ModelFlops model_flops(const DecoderSpec& spec, const DecoderWeights& weights) {
   return flops;
 }
 
+// What the latency gear would compute with.
+struct LatencyGear {
+  const DecoderSpec& spec;
+  const DecoderWeights& weights;
+  const KVGroupSpec& kv;
+  const Ops& ops;
+};
+// Its program; none, with a line that says why, where it cannot run and nobody insists.
+Result<std::optional<DecodeProgram>> plan_latency_gear(const EngineOptions& options,
+                                                       const LatencyGear& gear,
+                                                       int64_t free_bytes) {
+  std::string why;
+  const bool insists = options.executor == "megakernel";
+  if (options.executor != "auto" && !insists) return std::optional<DecodeProgram>();
+  if (options.deterministic) {
+    why = "it rounds differently than steps do, which deterministic rules out";
+  } else if (options.profile != nullptr) {
+    why = "a profile is of steps";
+  } else {
+    auto program = PersistentDecoder::plan(gear.spec, gear.weights, gear.kv, gear.ops);
+    if (program.ok() && program.value().device_bytes() > free_bytes / 2) {
+      why = str("its copy of the weights takes ", program.value().device_bytes(), " of ",
+                free_bytes, " free bytes, more than half");
+    } else if (program.ok()) {
+      return std::optional(std::move(program).value());
+    } else {
+      why = program.status().message();
+    }
+  }
+  if (insists) return bad_usage("executor megakernel cannot run this: " + why);
+  log_info("engine", "latency_gear=none reason=", quote(why));
+  return std::optional<DecodeProgram>();
+}
+
 void log_plan(const ModelInfo& info, const RunnerLimits& limits, const EngineOptions& options,
               int64_t kv_bytes) {
   log_info("engine", "device=", info.device, " isa=", info.kernels, " threads=", info.num_threads,
-           " executor=", info.executor, " model=", quote(info.name), " family=", info.family,
+           " executor=", info.executor,
+           " latency_gear=", info.latency_executor.empty() ? "none" : info.latency_executor,
+           " model=", quote(info.name), " family=", info.family,
            " parameters=", info.num_parameters, " weights=", info.weights_format,
            " bytes_per_token=", info.bytes_per_token);
   log_info("engine", "kv=", info.kv_format, " kv_blocks=", limits.num_blocks,
@@ -319,12 +356,17 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
           ? load_weights(*checkpoint_, model.spec, model.names, {ops, ctx, shard}, progress)
           : dummy_weights(model.spec, kDummyWeights, options.seed, {ops, ctx, shard});
   if (!weights.ok()) return weights.status();
+  std::optional<DecodeProgram> program;  // of the latency gear
   Workspace workspace(part.spec, ops, limits_.max_num_batched_tokens, limits_.max_logit_rows);
   if (!on_host(ops)) {
     const double kept_free = (1.0 - options.gpu_memory_utilization) * free_at_start;
     const double left = static_cast<double>(ops.memory->free_bytes()) - kept_free;
-    SLIPSTREAM_RETURN_IF_ERROR(
-        plan_pages(options, part.group, static_cast<int64_t>(left), limits_));
+    auto kv_bytes = static_cast<int64_t>(left);
+    SLIPSTREAM_ASSIGN_OR_RETURN(
+        program,
+        plan_latency_gear(options, {part.spec, weights.value(), part.group, ops}, kv_bytes));
+    if (program) kv_bytes -= program->device_bytes();
+    SLIPSTREAM_RETURN_IF_ERROR(plan_pages(options, part.group, kv_bytes, limits_));
     info_.max_model_len = limits_.max_model_len;
   }
   SLIPSTREAM_ASSIGN_OR_RETURN(KVCache kv,
@@ -341,6 +383,11 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
   }
   executors_.push_back(make_eager_executor(*state_));
   sampler_ = make_device_sampler(*state_, num_sample_states);
+  if (program) {
+    SLIPSTREAM_ASSIGN_OR_RETURN(resident_,
+                                make_megakernel(*state_, *program, limits_.max_model_len));
+    info_.latency_executor = resident_->name();
+  }
   return {};
 } catch (const std::bad_alloc&) {
   const DeviceMemory& memory = *resolved.ops->memory;
@@ -365,10 +412,12 @@ void ModelRunner::fake_state(const EngineOptions& options) {
   fake.graph = graph_options(options);
   fake.max_num_batched_tokens = limits_.max_num_batched_tokens;
   fake.max_model_len = limits_.max_model_len;
+  fake.with_resident = options.fake_runs;
   info_.weights_format = "fake";
   FakeModel model = make_fake_model(std::move(fake));
   executors_.push_back(std::move(model.executor));
   sampler_ = std::move(model.sampler);
+  resident_ = std::move(model.resident);
 }
 
 ModelRunner::~ModelRunner() {
@@ -393,6 +442,7 @@ void ModelRunner::finish_profile() {
   const Ops& ops = profile_->inner();
   sampler_.reset();
   executors_.clear();
+  resident_.reset();
   state_.reset();
   std::vector<std::string> formats;
   for (const StepProfile::Op& op : result.ops) formats.push_back(op.format);
@@ -422,7 +472,9 @@ TensorView ModelRunner::forward(const ForwardBatch& batch) {
   if (state_ != nullptr) poison_new_blocks(batch);
 #endif
   for (const std::unique_ptr<Executor>& executor : executors_) {
-    if (executor->can_run(batch)) return logits_ = executor->forward(batch);
+    if (!executor->can_run(batch)) continue;
+    executor_in_use_ = executor->name();
+    return logits_ = executor->forward(batch);
   }
   check_failed(__FILE__, __LINE__, "executor", "the last executor takes every batch");
 }

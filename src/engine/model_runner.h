@@ -15,6 +15,7 @@
 #include "base/thread_pool.h"
 #include "engine/device_sampler.h"
 #include "engine/executor.h"
+#include "engine/resident_decoder.h"
 #include "loader/checkpoint.h"
 #include "model/families/families.h"
 #include "ops/op_profile.h"
@@ -63,7 +64,9 @@ class ModelRunner {
   // Row `row` of the last forward's logits on the host, which may overwrite it: in place, or a copy
   // in `copy`.
   std::span<float> host_logits(int64_t row, std::vector<float>& copy) const;
-  double measure_read_gb_s();  // 0 without weights
+  ResidentDecoder* resident_decoder() const { return resident_.get(); }
+  const char* executor_in_use() const { return executor_in_use_; }  // of the last forward
+  double measure_read_gb_s();                                       // 0 without weights
 
   ThreadPool& pool() { return *pool_; }
   const RunnerLimits& limits() const { return limits_; }
@@ -87,8 +90,10 @@ class ModelRunner {
   StepProfile* profile_result_ = nullptr;
   std::unique_ptr<ModelState> state_;                 // null: no model is computed
   std::vector<std::unique_ptr<Executor>> executors_;  // in order of preference
-  std::unique_ptr<DeviceSampler> sampler_;            // null: the host samples
-  TensorView logits_;                                 // of the last forward
+  const char* executor_in_use_ = "";
+  std::unique_ptr<ResidentDecoder> resident_;  // null: none
+  std::unique_ptr<DeviceSampler> sampler_;     // null: the host samples
+  TensorView logits_;                          // of the last forward
   RunnerLimits limits_;
   ModelInfo info_;
   std::shared_ptr<const Tokenizer> tokenizer_;

@@ -198,6 +198,24 @@ void SchedulerState::plan(Sequence& sequence, int64_t max_count, SchedulerOutput
   output.num_logit_rows += scheduled.num_logit_rows;
 }
 
+int64_t SchedulerState::reserve_ahead(RequestId request, int64_t num_positions) {
+  Sequence& sequence = *sequences_.find(request)->second;
+  SLIPSTREAM_CHECK(sequence.state == SequenceState::kRunning, "who runs holds blocks");
+  const int64_t block_size = blocks_.block_size();
+  const int64_t held = std::ssize(sequence.blocks.blocks);
+  const int64_t most = (held + blocks_.num_free()) * block_size;
+  num_positions = std::min({num_positions, most, sequence.max_tokens});
+  const bool reserved = blocks_.reserve(sequence.blocks, num_positions);
+  SLIPSTREAM_CHECK(reserved, "free blocks are there to be taken");
+  return std::min(num_positions, std::ssize(sequence.blocks.blocks) * block_size);
+}
+
+void SchedulerState::give_back_ahead(RequestId request) {
+  const auto found = sequences_.find(request);
+  if (found == sequences_.end() || found->second->state != SequenceState::kRunning) return;
+  blocks_.truncate(found->second->blocks, found->second->num_tokens());
+}
+
 bool SchedulerState::reserve_or_preempt(Sequence& sequence, SchedulerOutput& output) {
   while (!blocks_.reserve(sequence.blocks, sequence.num_tokens())) {
     Sequence* const victim = running_.back();

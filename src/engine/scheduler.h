@@ -119,6 +119,12 @@ class SchedulerState {
   int64_t num_cache_queries() const { return num_cache_queries_; }
   int64_t num_cache_hits() const { return num_cache_hits_; }
 
+  // Takes free blocks for positions that a running sequence will have, as many of [0,
+  // num_positions) as there are blocks for; gives how many it has blocks for now. Theirs until they
+  // are given back or the sequence stops running.
+  int64_t reserve_ahead(RequestId request, int64_t num_positions);
+  void give_back_ahead(RequestId request);
+
   // Whether a sequence of this many tokens can ever run.
   bool fits(int64_t num_tokens) const;
 

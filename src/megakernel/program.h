@@ -35,6 +35,8 @@ struct DecodeProgram {
     return std::any_of(products.begin(), products.end(),
                        [](const ProductPhase& phase) { return phase.has_table != 0; });
   }
+  // What it takes of the device's memory: streams, and a little for words and tables.
+  int64_t device_bytes() const { return streams_bytes() + (int64_t{64} << 20); }
   int64_t streams_bytes() const { return stream_stride * kDecodeCtas; }
 };
 
