@@ -83,6 +83,7 @@ struct EngineStats {
   int64_t step_num_tokens = 0;       // of the step that runs
   int64_t device_busy_ns = 0;        // time that a GPU has been at work on steps
   const char* executor_in_use = "";  // of the last step; a constant
+  bool in_run = false;               // the latency gear is at work
   int64_t num_runs = 0;              // of the latency gear: many tokens of a lone request
   int64_t num_run_tokens = 0;        // that came of them
   StepHostNs step_host_ns;

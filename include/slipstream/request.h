@@ -69,6 +69,7 @@ struct TokenEvent {
   int32_t stop_idx = -1;  // with kStop: which of SamplingParams::stop ended it; -1: a token did
   std::string error;      // with kError: one line
   int64_t time_ns = 0;    // steady clock, when the step that made it ended
+  bool of_run = false;    // the latency gear made the token
   // On the first event only:
   bool first = false;
   uint64_t seed = 0;

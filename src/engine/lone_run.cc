@@ -107,6 +107,7 @@ bool EngineLoop::start_run() {
   const std::lock_guard lock(mutex_);
   ++stats_.num_runs;
   stats_.executor_in_use = resident_->name();
+  stats_.in_run = true;
   return true;
 }
 
@@ -161,6 +162,7 @@ void EngineLoop::take_run_token(int32_t token_id) {
         token_id == kBadLogits ? failed("the model computed logits that are no numbers") : Status();
     finish_sequence(output.scheduled.front(), *active_.front(), &sample, std::move(status));
   }
+  for (TokenEvent& event : events_) event.of_run = event.token_id >= 0;
   {
     const std::lock_guard lock(mutex_);
     ++stats_.num_run_tokens;
@@ -178,6 +180,10 @@ void EngineLoop::end_run() {
   waited_ns_ += steady_now_ns() - began_ns;
   run_.under_way = false;
   num_alone_steps_ = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    stats_.in_run = false;
+  }
   if (!resident_->ended()) abort_resident();
   state_.give_back_ahead(run_.request);
 }

@@ -188,6 +188,7 @@ struct DecodeArgs {
   int32_t num_ring_slots = 0;
   int32_t most_in_flight = 0;  // slots asked for and not landed
   int32_t stamped_token = 0;
+  int32_t withheld_token = -1;  // of it CTA 0 tells nobody: a kernel that hangs, for tests
 };
 
 }  // namespace slipstream

@@ -319,6 +319,9 @@ Status PersistentDecoder::start(const DecodeLaunch& launch) {
   check(cudaMemcpyAsync(state.positions.data(), positions, tokens * sizeof(int32_t),
                         cudaMemcpyHostToDevice, state.stream),
         "copy of positions");
+  if (state.aborted) {
+    check(cudaMemsetAsync(state.abort_word.data(), 0, sizeof(uint32_t), state.stream), "a launch");
+  }
   check(cudaMemsetAsync(state.words.data(), 0, state.words_bytes, state.stream), "exchanged words");
   const RopeConfig& rope = state.model.spec.rope;
   state.model.ops.rope_table(state.model.ctx, state.positions.as<int32_t>(),
@@ -378,6 +381,8 @@ void PersistentDecoder::abort() {
 void PersistentDecoder::set_most_in_flight(int32_t slots) {
   state_->args.most_in_flight = std::clamp(slots, 1, state_->args.num_ring_slots);
 }
+
+void PersistentDecoder::withhold_token(int32_t token) { state_->args.withheld_token = token; }
 
 int32_t PersistentDecoder::num_ring_slots() const { return state_->args.num_ring_slots; }
 

@@ -71,6 +71,9 @@ class PersistentDecoder {
   void set_most_in_flight(int32_t slots);
   int32_t num_ring_slots() const;
 
+  // Makes launches hang at their token `token`, until they are aborted; -1: not. For tests.
+  void withhold_token(int32_t token);
+
   // Records the clocks of the launch's token `token`; -1: of none.
   void stamp_token(int32_t token);
   PhaseClocks clocks(int cta) const;

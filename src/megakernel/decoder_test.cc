@@ -211,5 +211,20 @@ TEST_P(DevicePersistentDecoder, RepeatsItselfBitByBitAndEndsWhereItShould) {
                          tokens.begin()));
 }
 
+TEST_P(DevicePersistentDecoder, AHangingLaunchIsAborted) {
+  const auto runner = open();
+  ASSERT_NE(runner, nullptr);
+  const auto decoder = decoder_of(*runner);
+  ASSERT_NE(decoder, nullptr);
+  const std::vector<int32_t> blocks = runner->block_table(0);
+  decoder->withhold_token(7);
+  ASSERT_TRUE(decoder->start({.token_id = 1, .block_table = blocks, .max_tokens = 100}).ok());
+  EXPECT_EQ(std::ssize(decoder->wait(100, kSecond / 5)), 7);
+  EXPECT_FALSE(decoder->ended());
+  decoder->abort();
+  (void)decoder->wait(100, 5 * kSecond);
+  EXPECT_TRUE(decoder->ended());
+}
+
 }  // namespace
 }  // namespace slipstream

@@ -314,7 +314,7 @@ class Reducer {
     float score = best;
     uint32_t id = best_id;
     best_of_warp(score, id);
-    if (at.lane == 0) {
+    if (at.lane == 0 && !(at.cta == 0 && token == p.withheld_token)) {
       publish64(words + at.cta, static_cast<uint64_t>(__float_as_uint(score)) << 32 | id << 9 |
                                     (stop != 0 ? kStopBit : 0) | tag);
     }

@@ -234,6 +234,7 @@ void Call::take(Choice& choice, TokenEvent& event) {
     }
     choice.last_token_ns = event.time_ns;
     ++choice.num_tokens;
+    if (event.of_run) ++choice.num_run_tokens;
     ++state_.usage.completion_tokens;
     choice.token_ids.push_back(event.token_id);
     if (event.has_logprobs) choice.logprobs.push_back(std::move(event.logprobs));
@@ -468,7 +469,9 @@ std::string timings_json(const CallState& call, const Choice& choice) {
                                  : 0.0);
   json.key("roof_tok_s").number(roof);
   json.key("roof_fraction").number(roof > 0.0 ? rate / roof : 0.0);
-  json.field("executor", call.model->executor).end_object();
+  const bool by_runs = 2 * choice.num_run_tokens > choice.num_tokens;
+  json.field("executor", by_runs ? call.model->latency_executor : call.model->executor)
+      .end_object();
   return out;
 }
 

@@ -28,6 +28,7 @@ struct Choice {
   RequestId request = 0;
   std::string text;  // all text so far
   int64_t num_tokens = 0;
+  int64_t num_run_tokens = 0;  // of them, those that the latency gear made
   // Per token: of the whole answer, or of the delta being written when the answer is streamed.
   std::vector<int32_t> token_ids;
   std::vector<TokenLogprobs> logprobs;         // parallel to token_ids when asked for

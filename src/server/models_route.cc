@@ -43,6 +43,7 @@ void write_model(const ServerContext& context, const std::string& name, JsonWrit
       .field("kv_format", model.kv_format)
       .field("device", model.device)
       .field("executor", model.executor)
+      .field("latency_executor", model.latency_executor)
       .end_object()
       .end_object();
 }

@@ -23,6 +23,8 @@ const std::vector<double> kRequest = {.005, .01, .025, .05, .1,  .2,  .3,  .5,  
 const std::vector<double> kHttpSeconds = {.001, .0025, .005, .01, .025, .05, .1,  .25, .5,
                                           1,    2.5,   5,    10,  30,   60,  120, 600};
 const std::vector<double> kBytes = {100, 1e3, 1e4, 1e5, 1e6, 1e7};
+const std::vector<double> kDecodeRates = {1,   2,   5,   10,  20,  30,   50,   75,   100, 150,
+                                          200, 300, 400, 600, 800, 1000, 1500, 2000, 3000};
 const std::vector<double> kCounts = {1, 2, 5, 10, 20};
 
 // 1, 2, 5, 10, ... up to `longest`.
@@ -88,6 +90,8 @@ void ServerMetrics::attach_gauges(const EngineSeries& series, const MetricLabels
         [](const EngineStats& stats) { return static_cast<double>(stats.kv_blocks_used); });
   gauge("slipstream:kv_blocks_cached", "KV blocks that hold a prefix a request may share.",
         [](const EngineStats& stats) { return static_cast<double>(stats.kv_blocks_cached); });
+  gauge("slipstream:latency_gear", "1 while a lone request is computed without steps, else 0.",
+        [](const EngineStats& stats) { return stats.in_run ? 1.0 : 0.0; });
   const ModelInfo& model = engine->model();
   registry_
       .gauge("slipstream:roof_read_gigabytes_per_second",
@@ -113,6 +117,7 @@ void ServerMetrics::attach_gauges(const EngineSeries& series, const MetricLabels
               {"weights", model.weights_format},
               {"device", model.device},
               {"executor", model.executor},
+              {"latency_executor", model.latency_executor},
               {"kernels", model.kernels}})
       .set(1.0);
 }
@@ -146,6 +151,10 @@ void ServerMetrics::attach_counters(Engine& engine, const MetricLabels& labels) 
       {&registry_.counter(by_source, by_source_help, with(labels, "source", "local_cache_hit")),
        &EngineStats::prefix_cache_hits});
   mirror("slipstream:engine_steps_total", "Steps of the engine.", &EngineStats::num_steps);
+  mirror("slipstream:latency_runs_total", "Times that a lone request went to the latency gear.",
+         &EngineStats::num_runs);
+  mirror("slipstream:latency_run_tokens_total", "Tokens that the latency gear has made.",
+         &EngineStats::num_run_tokens);
   for (const FinishReason reason :
        {FinishReason::kStop, FinishReason::kLength, FinishReason::kAbort, FinishReason::kError,
         FinishReason::kDeadline}) {
@@ -191,6 +200,8 @@ void ServerMetrics::attach_histograms(const MetricLabels& labels, int64_t max_mo
   prefill_ =
       add("vllm:request_prefill_time_seconds", "From its first step to its first token.", kRequest);
   decode_ = add("vllm:request_decode_time_seconds", "From its first token to its last.", kRequest);
+  decode_rate_ = add("slipstream:decode_tokens_per_second",
+                     "A choice's tokens per second after the first.", kDecodeRates);
   const std::vector<double> tokens = token_bounds(max_model_len);
   prompt_tokens_ = add("vllm:request_prompt_tokens", "Prompt tokens of a choice.", tokens);
   generation_tokens_ =
@@ -243,7 +254,9 @@ void ServerMetrics::observe_finished(const ChoiceObservation& choice) {
   const double decode_s = seconds_between(choice.first_token_ns, choice.last_token_ns);
   decode_->observe(decode_s);
   if (choice.generated_tokens > 1) {
-    time_per_output_token_->observe(decode_s / static_cast<double>(choice.generated_tokens - 1));
+    const auto later_tokens = static_cast<double>(choice.generated_tokens - 1);
+    time_per_output_token_->observe(decode_s / later_tokens);
+    if (decode_s > 0.0) decode_rate_->observe(later_tokens / decode_s);
   }
 }
 

@@ -86,6 +86,7 @@ class ServerMetrics {
   Histogram* time_to_first_token_ = nullptr;
   Histogram* inter_token_ = nullptr;
   Histogram* time_per_output_token_ = nullptr;
+  Histogram* decode_rate_ = nullptr;
   Histogram* e2e_ = nullptr;
   Histogram* queue_ = nullptr;
   Histogram* prefill_ = nullptr;

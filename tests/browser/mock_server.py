@@ -138,6 +138,7 @@ class MockServer(ThreadingHTTPServer):
                 'vllm:prefix_cache_queries_total{model_name="mock"} 1000\n'
                 'vllm:prefix_cache_hits_total{model_name="mock"} 420\n'
                 f'slipstream:roof_tokens_per_second{{model_name="mock"}} {ROOF_TOKENS_PER_S}\n'
+                f'slipstream:latency_gear{{model_name="mock"}} {min(1, self.running)}\n'
                 'vllm:num_preemptions_total{model_name="mock"} 0\n'
                 f'vllm:request_success_total{{finished_reason="stop"}} {len(self.requests)}\n'
                 f'vllm:time_to_first_token_seconds_bucket{{le="0.05"}} {len(self.requests)}\n'

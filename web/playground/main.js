@@ -98,6 +98,7 @@ class App {
       running: poll.value("vllm:num_requests_running"),
       waiting: poll.value("vllm:num_requests_waiting"),
       roofRate: poll.value("slipstream:roof_tokens_per_second"),
+      latencyGear: poll.value("slipstream:latency_gear"),
     }));
     document.body.dataset.ready = "true";
     this.showTab(location.hash.slice(1));

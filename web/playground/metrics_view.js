@@ -53,10 +53,11 @@ export class MetricsView {
       rate: figure("All requests", "Tokens per second of the whole server, over the last seconds"),
       running: figure("Running", "Requests being answered now"),
       waiting: figure("Waiting", "Requests in the queue"),
+      gear: figure("Gear", "Latency: one kernel computes a lone request. Throughput: steps of all requests"),
     };
     return h("div", { class: "server-part" },
       h("h2", { class: "label" }, "Whole server"),
-      h("dl", { class: "figures three" }, Object.values(this.server).map((each) => each.element)));
+      h("dl", { class: "figures" }, Object.values(this.server).map((each) => each.element)));
   }
 
   stripPart(strip) {
@@ -132,10 +133,11 @@ export class MetricsView {
     setText(this.stripParts.roof, formatPercent(fraction));
   }
 
-  showServer({ rate, running, waiting, roofRate }) {
+  showServer({ rate, running, waiting, roofRate, latencyGear }) {
     if (roofRate > 0) this.roofRate = roofRate;
     setText(this.server.rate.value, Number.isFinite(rate) ? `${formatRate(rate)} tok/s` : "–");
     setText(this.server.running.value, formatCount(running));
     setText(this.server.waiting.value, formatCount(waiting));
+    setText(this.server.gear.value, latencyGear > 0 ? "latency" : running > 0 ? "throughput" : "idle");
   }
 }
