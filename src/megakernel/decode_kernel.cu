@@ -11,7 +11,8 @@
 
 #include "megakernel/attention.cuh"
 #include "megakernel/producer.cuh"
-#include "megakernel/reducer.cuh"
+#include "megakernel/products.cuh"
+#include "megakernel/reducer_exchange.cuh"
 
 namespace slipstream {
 namespace megakernel {
