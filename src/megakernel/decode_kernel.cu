@@ -107,7 +107,7 @@ int32_t ring_offset(const DecodeKernel& kernel, int most_slices) {
   return kernel.ring_offset(most_slices);
 }
 
-int64_t shared_bytes_available(const DecodeKernel& kernel) {
+DeviceRoom device_room(const DecodeKernel& kernel) {
   int device = 0;
   int num_sms = 0;
   int most_bytes = 0;
@@ -118,10 +118,11 @@ int64_t shared_bytes_available(const DecodeKernel& kernel) {
       cudaDeviceGetAttribute(&most_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
           cudaSuccess ||
       cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           most_bytes) != cudaSuccess) {
-    return 0;
+                           most_bytes) != cudaSuccess ||
+      cooperative == 0) {
+    return {};
   }
-  return num_sms >= kDecodeCtas && cooperative != 0 ? most_bytes : 0;
+  return {.num_multiprocessors = num_sms, .shared_bytes = most_bytes};
 }
 
 const char* launch_decode(const DecodeKernel& kernel, const DecodeArgs& args, int64_t shared_bytes,

@@ -20,8 +20,12 @@ struct DecodeKernel;
 const DecodeKernel* find_decode_kernel(const KernelKey& key);
 // Where the ring begins in shared memory, by the slices of the widest input.
 int32_t ring_offset(const DecodeKernel& kernel, int most_slices);
-// Bytes of shared memory that a CTA may take; 0: the device cannot run all CTAs at once.
-int64_t shared_bytes_available(const DecodeKernel& kernel);
+// What the device has for CTAs of this kernel; zeros where it cannot launch it.
+struct DeviceRoom {
+  int num_multiprocessors = 0;
+  int64_t shared_bytes = 0;  // of a CTA
+};
+DeviceRoom device_room(const DecodeKernel& kernel);
 // Queues a launch on `stream`, a cudaStream_t. The name of the error, or null.
 const char* launch_decode(const DecodeKernel& kernel, const DecodeArgs& args, int64_t shared_bytes,
                           void* stream);

@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "base/strings.h"
 #include "megakernel/pack.h"
+#include "megakernel/program_check.h"
 #include "ops/cuda/device_state.h"
 
 namespace slipstream {
@@ -100,9 +101,12 @@ Result<DecodeProgram> PersistentDecoder::plan(const DecoderSpec& spec,
     return bad_usage(str("no kernel is compiled for ", program.heads_per_kv_head(), " heads of ",
                          program.head_dim, " a KV head in ", dtype_name(dtype)));
   }
-  if (shared_bytes_available(*kernel) == 0) {
-    return bad_usage(str("the GPU has fewer than ", kDecodeCtas, " multiprocessors"));
-  }
+  SLIPSTREAM_RETURN_IF_ERROR(check_program(program));
+  const DeviceRoom room = device_room(*kernel);
+  SLIPSTREAM_RETURN_IF_ERROR(
+      check_fits(program, {.num_multiprocessors = room.num_multiprocessors,
+                           .shared_bytes = room.shared_bytes,
+                           .ring_offset = ring_offset(*kernel, program.most_slices)}));
   return program;
 }
 
@@ -123,7 +127,7 @@ PersistentDecoder::~PersistentDecoder() = default;
 Status PersistentDecoder::State::open(int64_t max_context) {
   const DeviceMemory& memory = *model.ops.memory;
   kernel = find_decode_kernel(program.key);
-  shared_bytes = shared_bytes_available(*kernel);
+  shared_bytes = device_room(*kernel).shared_bytes;
   stream = cuda::state_of(model.ctx).stream;
   check(cudaStreamCreateWithFlags(&side_stream, cudaStreamNonBlocking), "a stream");
   check(cudaEventCreateWithFlags(&done, cudaEventDisableTiming), "an event");
@@ -137,7 +141,6 @@ Status PersistentDecoder::State::open(int64_t max_context) {
   const int64_t ring_bytes = shared_bytes - args.ring_offset;
   args.num_ring_slots =
       static_cast<int32_t>(std::min<int64_t>(kMaxRingSlots, ring_bytes / (2 * kHalfSlotBytes)));
-  if (args.num_ring_slots < 3) return bad_usage("its inputs leave no shared memory for weights");
   args.most_in_flight = std::min(kMostInFlight, args.num_ring_slots);
 
   streams = Buffer(static_cast<size_t>(program.streams_bytes()), memory);

@@ -32,7 +32,7 @@ def test_unknown_flags_and_commands(slipstream, stories):
     (("-t", "9999"), "core"),
     (("--device", "tpu"), "available: auto, cpu"),
     (("--cpu-isa", "neon"), "available: auto, ref, avx2, avx512"),
-    (("--executor", "megakernel"), "available: auto, eager"),
+    (("--executor", "megakernel"), "it must be auto, eager"),
     (("--quantization", "int4"), "available: auto, fp8"),
     (("--quantization", "fp8", "--device", "cpu"), "on the CPU weights stay as the files store"),
     (("--kv-cache-dtype", "q4"), "available: auto, f16, f32, bf16, fp8"),
