@@ -94,6 +94,15 @@ struct EngineStats {
   std::array<int64_t, 16> step_tokens_histogram{};
 };
 
+// A phase of a token that the latency gear has computed: all layers together, mean over the
+// multiprocessors.
+struct PhaseTime {
+  std::string name;      // "qkv", "attention", "o", "gate_up", "down", "lm_head"
+  double us = 0.0;       // from the end of the phase before
+  double wait_us = 0.0;  // of it, until the first rows were there; 0: not known
+  int64_t bytes = 0;     // weights, or K and V, that all multiprocessors streamed for it
+};
+
 class Engine {
  public:
   // Loads the model, takes all memory, starts the engine thread. Errors carry the exit code.
@@ -115,6 +124,10 @@ class Engine {
   // Read bandwidth (GB/s) over the weights that one decoded token streams, with the engine's own
   // threads, measured between steps: the roof of decode. Blocks the caller until measured.
   virtual double measure_read_gb_s() = 0;
+
+  // Of one token of the latest run of the latency gear; empty: there was none. Engine thread's
+  // answer: it waits for the step in flight.
+  virtual std::vector<PhaseTime> latency_phases() { return {}; }
 };
 
 }  // namespace slipstream

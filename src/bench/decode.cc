@@ -112,6 +112,16 @@ Result<Json> bench_decode(EngineClient& client, const DecodeBenchOptions& option
     all.append(samples);
   }
   summary["summary"] = true;
+  if (options.timings) {
+    Json phases = Json::array();
+    for (const PhaseTime& phase : client.engine().latency_phases()) {
+      phases.push_back({{"name", phase.name},
+                        {"us", phase.us},
+                        {"wait_us", phase.wait_us},
+                        {"bytes", phase.bytes}});
+    }
+    summary["phases"] = std::move(phases);
+  }
   add_measured(all, model, options, summary);
   summary["tok_s_min"] = *std::min_element(all.tok_s.begin(), all.tok_s.end());
   summary["tok_s_max"] = *std::max_element(all.tok_s.begin(), all.tok_s.end());

@@ -1,4 +1,6 @@
 // slipstream bench decode, prefill, engine, throughput: flags, and the words around the records.
+#include <array>
+#include <cstdio>
 #include <string>
 #include <utility>
 
@@ -110,6 +112,25 @@ class BenchModelCommand : public Command {
   int num_prompts_ = 1;
 };
 
+// A line for each phase; one that says so where there are none.
+std::string phase_words(const Json& phases) {
+  if (phases.empty()) return "no phases: the latency gear computed none of these tokens";
+  double all_us = 0.0;
+  for (const Json& phase : phases) all_us += phase["us"].get<double>();
+  std::string words = "phase            us   share     GB/s   until its first rows, us";
+  for (const Json& phase : phases) {
+    const double us = phase["us"].get<double>();
+    const double wait_us = phase["wait_us"].get<double>();
+    std::array<char, 96> line{};
+    std::snprintf(line.data(), line.size(), "\n%-10s %8.1f  %4.0f %%  %7.0f   %s",
+                  phase["name"].get<std::string>().c_str(), us, 100.0 * us / all_us,
+                  phase["bytes"].get<double>() / us / 1e3,
+                  wait_us > 0.0 ? fixed(wait_us, 1).c_str() : "-");
+    words += line.data();
+  }
+  return words;
+}
+
 class BenchDecodeCommand : public BenchModelCommand {
  public:
   std::string name() const override { return "bench decode"; }
@@ -119,7 +140,9 @@ class BenchDecodeCommand : public BenchModelCommand {
   std::vector<Flag> flags() override {
     std::vector<Flag> flags = {
         int_flag({"output-len", "", "TOKENS", str(output_len_), "tokens to generate"}, {2, 1 << 24},
-                 [this](int64_t value) { output_len_ = value; })};
+                 [this](int64_t value) { output_len_ = value; }),
+        switch_flag({"timings", "", "", "", "phases of a token that the latency gear computed"},
+                    [this] { timings_ = true; })};
     append(flags, common_flags(16));
     return flags;
   }
@@ -134,13 +157,16 @@ class BenchDecodeCommand : public BenchModelCommand {
     options.num_prompts = num_prompts_;
     options.repeats = record_flags_.repeats;
     options.seed = shared_.seed.value_or(options.seed);
-    SLIPSTREAM_RETURN_IF_ERROR(bench_decode(*model.client, options, records).status());
+    options.timings = timings_;
+    SLIPSTREAM_ASSIGN_OR_RETURN(const Json summary, bench_decode(*model.client, options, records));
+    if (timings_ && !record_flags_.json) output.write(phase_words(summary["phases"]) + "\n");
     if (!output.status().ok()) return output.status();
     return 0;
   }
 
  private:
   int64_t output_len_ = 128;
+  bool timings_ = false;
 };
 
 class BenchPrefillCommand : public BenchModelCommand {

@@ -22,6 +22,7 @@ class EngineImpl final : public Engine {
     return runner_->tokenizer();
   }
   double measure_read_gb_s() override { return loop_.measure_read_gb_s(); }
+  std::vector<PhaseTime> latency_phases() override { return loop_.latency_phases(); }
 
  private:
   std::unique_ptr<ModelRunner> runner_;

@@ -159,10 +159,30 @@ double EngineLoop::measure_read_gb_s() {
   std::future<double> future = result.get_future();
   {
     const std::lock_guard lock(mutex_);
-    mail_.measurements.push_back({&result});
+    mail_.measurements.push_back({.read_gb_s = &result});
   }
   wake_.notify_one();
   return future.get();
+}
+
+std::vector<PhaseTime> EngineLoop::latency_phases() {
+  std::promise<std::vector<PhaseTime>> result;
+  std::future<std::vector<PhaseTime>> future = result.get_future();
+  {
+    const std::lock_guard lock(mutex_);
+    mail_.measurements.push_back({.phases = &result});
+  }
+  wake_.notify_one();
+  return future.get();
+}
+
+void EngineLoop::answer(const Measurement& measurement, bool ends) {
+  if (measurement.read_gb_s != nullptr) {
+    measurement.read_gb_s->set_value(ends ? 0.0 : runner_.measure_read_gb_s());
+  } else {
+    const bool measured = !ends && resident_ != nullptr && !run_.under_way;
+    measurement.phases->set_value(measured ? resident_->phase_times() : std::vector<PhaseTime>());
+  }
 }
 
 void EngineLoop::run() noexcept {
@@ -173,14 +193,12 @@ void EngineLoop::run() noexcept {
     add_events(mail);
     runner_.draws_on_device() ? device_step() : step();
     count_host_time(steady_now_ns() - began_ns - waited_ns_);
-    for (const Measurement& measurement : mail.measurements) {
-      measurement.result->set_value(runner_.measure_read_gb_s());
-    }
+    for (const Measurement& measurement : mail.measurements) answer(measurement, false);
   }
   for (std::unique_ptr<ActiveRequest>& request : mail.submitted) {
     requests_.emplace(request->id(), std::move(request));
   }
-  for (const Measurement& measurement : mail.measurements) measurement.result->set_value(0.0);
+  for (const Measurement& measurement : mail.measurements) answer(measurement, true);
   abort_everything();
 }
 

@@ -59,12 +59,15 @@ class EngineLoop {
   void cancel(RequestId id);
   EngineStats stats() const;
   double measure_read_gb_s();
+  std::vector<PhaseTime> latency_phases();
 
  private:
   static constexpr char kOutOfMemory[] = "memory ran out while the request was worked on";
 
+  // Something that a caller waits for: one of the two.
   struct Measurement {
-    std::promise<double>* result = nullptr;  // of a caller that waits
+    std::promise<double>* read_gb_s = nullptr;
+    std::promise<std::vector<PhaseTime>>* phases = nullptr;
   };
   struct Mail {
     std::vector<std::unique_ptr<ActiveRequest>> submitted;
@@ -110,6 +113,7 @@ class EngineLoop {
   void run() noexcept;
   bool take_mail(Mail& mail);
   void add_events(Mail& mail);
+  void answer(const Measurement& measurement, bool ends);
   void step();
   void plan(StepPlan& plan, TraceLane* lane);
   bool find_active(const SchedulerOutput& output);

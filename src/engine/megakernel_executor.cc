@@ -36,6 +36,16 @@ class Megakernel final : public ResidentDecoder {
   bool ended() const override { return decoder_->ended(); }
   void stop() override { decoder_->stop(); }
   void abort() override { decoder_->abort(); }
+  std::vector<PhaseTime> phase_times() override {
+    std::vector<PhaseTime> times;
+    for (DecodePhase& phase : decoder_->phases()) {
+      times.push_back({.name = std::move(phase.name),
+                       .us = phase.us,
+                       .wait_us = phase.wait_us,
+                       .bytes = phase.bytes});
+    }
+    return times;
+  }
 
  private:
   std::unique_ptr<PersistentDecoder> decoder_;

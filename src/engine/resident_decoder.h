@@ -10,9 +10,11 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "engine/executor.h"
+#include "slipstream/engine.h"
 
 namespace slipstream {
 
@@ -43,6 +45,8 @@ class ResidentDecoder {
   virtual void stop() = 0;
   // For a run that no longer advances: frees the device. Tokens that it had not given are lost.
   virtual void abort() = 0;
+  // Of a token of the latest run; empty: it is not known. Between runs.
+  virtual std::vector<PhaseTime> phase_times() { return {}; }
 };
 
 // The persistent kernel on the state's weights and pages; `program` is PersistentDecoder::plan's.

@@ -40,7 +40,23 @@ constexpr int kMaxTableTiles = 24;       // tiles of a CTA, of products that hav
 constexpr int kMaxEndIds = 8;
 constexpr int kMaxLayers = 128;
 constexpr int kMaxRingSlots = 8;
+// Stamps of a CTA's reducer, of one token of each launch: clocks when it begins, then of each layer
+// the seven of LayerStamp, then the first tiles of the LM head and the token's end; and the time in
+// ns when it begins and ends.
+constexpr int kStampedToken = 8;
 constexpr int kMaxStamps = 1024;
+constexpr int kBeginNsStamp = kMaxStamps - 2;
+constexpr int kEndNsStamp = kMaxStamps - 1;
+enum LayerStamp : int {
+  kQkvFirst,
+  kQkvDone,
+  kAttentionDone,
+  kOutDone,
+  kGateUpFirst,
+  kGateUpDone,
+  kDownDone
+};
+constexpr int kLayerStamps = 7;
 
 enum DecodeProduct : int { kQkv, kOut, kGateUp, kDown, kHead };
 constexpr int kNumProducts = 5;
@@ -159,7 +175,7 @@ struct DecodeArgs {
   uint64_t* ring = nullptr;  // [max_tokens]
   const uint32_t* stop = nullptr;
   uint32_t* abort = nullptr;   // of the device: set, and nobody waits any more
-  uint64_t* stamps = nullptr;  // null, or [CTA][kMaxStamps]: clocks of token stamped_token
+  uint64_t* stamps = nullptr;  // [CTA][kMaxStamps]: see kStampedToken
 
   int32_t run = 0;
   int32_t first_token = 0;
@@ -186,8 +202,7 @@ struct DecodeArgs {
 
   int32_t ring_offset = 0;  // in shared memory
   int32_t num_ring_slots = 0;
-  int32_t most_in_flight = 0;  // slots asked for and not landed
-  int32_t stamped_token = 0;
+  int32_t most_in_flight = 0;   // slots asked for and not landed
   int32_t withheld_token = -1;  // of it CTA 0 tells nobody: a kernel that hangs, for tests
 };
 

@@ -171,7 +171,8 @@ Status PersistentDecoder::State::open(int64_t max_context) {
   args.ring = ring.as<uint64_t>();
   args.stop = stop.as<uint32_t>();
   args.abort = abort_word.as<uint32_t>();
-  args.stamped_token = -1;
+  stamps = Buffer(sizeof(uint64_t) * kDecodeCtas * kMaxStamps, memory);
+  args.stamps = stamps.as<uint64_t>();
 
   std::vector<uint64_t> pages;
   for (int layer = 0; layer < program.num_layers; ++layer) {
@@ -389,23 +390,52 @@ void PersistentDecoder::withhold_token(int32_t token) { state_->args.withheld_to
 
 int32_t PersistentDecoder::num_ring_slots() const { return state_->args.num_ring_slots; }
 
-void PersistentDecoder::stamp_token(int32_t token) {
-  State& state = *state_;
-  if (state.stamps.bytes() == 0) {
-    state.stamps = Buffer(sizeof(uint64_t) * kDecodeCtas * kMaxStamps, *state.model.ops.memory);
-    state.args.stamps = state.stamps.as<uint64_t>();
-  }
-  state.args.stamped_token = token;
-}
-
-PhaseClocks PersistentDecoder::clocks(int cta) const {
+std::vector<DecodePhase> PersistentDecoder::phases() const {
   const State& state = *state_;
-  PhaseClocks clocks;
-  clocks.marks.resize(kMaxStamps);
-  state.model.ops.memory->copy_out(clocks.marks.data(),
-                                   state.stamps.as<uint64_t>() + cta * kMaxStamps,
-                                   kMaxStamps * sizeof(uint64_t));
-  return clocks;
+  if (!state.has_ended || std::ssize(state.tokens) <= kStampedToken) return {};
+  const DecodeProgram& program = state.program;
+  std::vector<uint64_t> stamps(size_t{kDecodeCtas} * kMaxStamps);
+  state.model.ops.memory->copy_out(stamps.data(), state.stamps.data(),
+                                   stamps.size() * sizeof(uint64_t));
+  std::vector<DecodePhase> phases = {{.name = "qkv"},  {.name = "attention"},
+                                     {.name = "o"},    {.name = "gate_up"},
+                                     {.name = "down"}, {.name = "lm_head"}};
+  enum Idx : size_t { kQkvIdx, kAttentionIdx, kOutIdx, kGateUpIdx, kDownIdx, kHeadIdx };
+  for (int cta = 0; cta < kDecodeCtas; ++cta) {
+    const uint64_t* const marks = stamps.data() + static_cast<size_t>(cta) * kMaxStamps;
+    const int last = 2 + kLayerStamps * program.num_layers;
+    const double us_per_clock = static_cast<double>(marks[kEndNsStamp] - marks[kBeginNsStamp]) /
+                                static_cast<double>(marks[last] - marks[0]) / 1e3 / kDecodeCtas;
+    const auto between = [&](int from, int to) {
+      return static_cast<double>(marks[to] - marks[from]) * us_per_clock;
+    };
+    for (int layer = 0; layer < program.num_layers; ++layer) {
+      const int begin = kLayerStamps * layer;  // the mark before the layer's first
+      const int first = begin + 1;
+      phases[kQkvIdx].wait_us += between(begin, first + kQkvFirst);
+      phases[kQkvIdx].us += between(begin, first + kQkvDone);
+      phases[kAttentionIdx].us += between(first + kQkvDone, first + kAttentionDone);
+      phases[kOutIdx].us += between(first + kAttentionDone, first + kOutDone);
+      phases[kGateUpIdx].wait_us += between(first + kOutDone, first + kGateUpFirst);
+      phases[kGateUpIdx].us += between(first + kOutDone, first + kGateUpDone);
+      phases[kDownIdx].us += between(first + kGateUpDone, first + kDownDone);
+    }
+    phases[kHeadIdx].wait_us += between(last - 2, last - 1);
+    phases[kHeadIdx].us += between(last - 2, last);
+    const auto bytes_of = [&](DecodeProduct product) {
+      return product_bytes(program.products[product], cta) *
+             (product == kHead ? 1 : program.num_layers);
+    };
+    phases[kQkvIdx].bytes += bytes_of(kQkv);
+    phases[kOutIdx].bytes += bytes_of(kOut);
+    phases[kGateUpIdx].bytes += bytes_of(kGateUp);
+    phases[kDownIdx].bytes += bytes_of(kDown);
+    phases[kHeadIdx].bytes += bytes_of(kHead);
+  }
+  const int64_t position = state.args.first_position + kStampedToken;
+  phases[kAttentionIdx].bytes = position * 2 * program.num_kv_heads * program.head_dim *
+                                int64_t{sizeof(uint16_t)} * program.num_layers;
+  return phases;
 }
 
 }  // namespace slipstream

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "kv/kv_cache.h"
@@ -37,9 +39,12 @@ struct DecodeLaunch {
   uint32_t choice_idx = 0;
 };
 
-// Clocks of one token between marks of one reducer, see kernel_marks() for their names.
-struct PhaseClocks {
-  std::vector<uint64_t> marks;
+// A phase of one token, all layers together; see PhaseTime of slipstream/engine.h.
+struct DecodePhase {
+  std::string name;
+  double us = 0.0;
+  double wait_us = 0.0;
+  int64_t bytes = 0;
 };
 
 class PersistentDecoder {
@@ -74,9 +79,8 @@ class PersistentDecoder {
   // Makes launches hang at their token `token`, until they are aborted; -1: not. For tests.
   void withhold_token(int32_t token);
 
-  // Records the clocks of the launch's token `token`; -1: of none.
-  void stamp_token(int32_t token);
-  PhaseClocks clocks(int cta) const;
+  // Of token kStampedToken of the launch before, which has ended; empty if it was shorter.
+  std::vector<DecodePhase> phases() const;
 
   static constexpr int32_t kNoToken = -1;
 

@@ -23,7 +23,6 @@ void PersistentDecoder::abort() {}
 void PersistentDecoder::set_most_in_flight(int32_t) {}
 void PersistentDecoder::withhold_token(int32_t) {}
 int32_t PersistentDecoder::num_ring_slots() const { return 0; }
-void PersistentDecoder::stamp_token(int32_t) {}
-PhaseClocks PersistentDecoder::clocks(int) const { return {}; }
+std::vector<DecodePhase> PersistentDecoder::phases() const { return {}; }
 
 }  // namespace slipstream

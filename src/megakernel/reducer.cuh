@@ -27,6 +27,7 @@ class Reducer {
     for (int token = 0; token < p.max_tokens; ++token) {
       num_marks = 0;
       stamp(token);
+      stamp_ns(token, kBeginNsStamp);
       uint32_t stop = 0;  // on its way while the token is computed
       if (at.cta == 0 && at.lane == 0) stop = load_host(p.stop);
       begin_residual();
@@ -64,10 +65,16 @@ class Reducer {
   uint32_t best_id = 0;
 
   __device__ __forceinline__ void stamp(int token) {
-    if (p.stamps != nullptr && token == p.stamped_token && at.lane == 0) {
+    if (token == kStampedToken && at.lane == 0) {
       p.stamps[at.cta * kMaxStamps + num_marks] = clock64();
     }
     ++num_marks;
+  }
+  __device__ __forceinline__ void stamp_ns(int token, int idx) {
+    if (token != kStampedToken || at.lane != 0) return;
+    uint64_t ns;
+    asm volatile("mov.u64 %0,%%globaltimer;" : "=l"(ns));
+    p.stamps[at.cta * kMaxStamps + idx] = ns;
   }
   __device__ __forceinline__ void set_progress(int progress) {
     if (at.lane == 0) sts32_volatile(at.smem + Map::progress, progress);

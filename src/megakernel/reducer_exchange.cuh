@@ -100,6 +100,7 @@ __device__ __forceinline__ bool Reducer<Model>::choose(int token, uint32_t stop)
     }
   }
   publish_phase(token);
+  stamp_ns(token, kEndNsStamp);
   return !ended;
 }
 
