@@ -115,7 +115,10 @@ Status ServeBench::choose_model() {
     }
   }
   if (known.empty() && model_.empty()) {
-    return failed(str(options_.url, " does not list its models; give --model NAME"));
+    const std::string answer = reply.status == 200
+                                   ? " does not list its models"
+                                   : str(" answers /v1/models with HTTP ", reply.status);
+    return failed(str(options_.url, answer, "; give --model NAME"));
   }
   if (known.empty() || options_.model.empty()) return {};
   return failed(str("--model ", quote(options_.model), ": ", options_.url, " serves ", known));

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -30,14 +31,15 @@ def server(slipstream, chat_model):
                                stdout=subprocess.DEVNULL)
     threading.Thread(target=process.stderr.read, daemon=True).start()
     give_up = time.monotonic() + 30
-    while True:
+    url = f"http://127.0.0.1:{port}"
+    while True:  # it listens before the model is loaded
         try:
-            socket.create_connection(("127.0.0.1", port)).close()
+            urllib.request.urlopen(url + "/readyz").close()
             break
-        except ConnectionRefusedError:
+        except OSError:
             assert time.monotonic() < give_up
             time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
+    yield url
     process.terminate()
     process.wait(10)
 
