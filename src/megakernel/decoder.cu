@@ -25,6 +25,8 @@ using cuda::check;
 // Slots asked for and not landed: a little more than what bandwidth times latency asks for,
 // measured.
 constexpr int kMostInFlight = 2;
+// From look to look into the ring of tokens.
+constexpr std::chrono::microseconds kLookInterval(20);
 
 StreamFormat stream_format(DType dtype) {
   return dtype == DType::kF8E4M3 ? StreamFormat::kF8E4M3 : StreamFormat::kBF16;
@@ -366,7 +368,7 @@ std::span<const int32_t> PersistentDecoder::wait(int64_t num_known, int64_t time
       break;
     }
     if (std::chrono::steady_clock::now() - began >= std::chrono::nanoseconds(timeout_ns)) break;
-    std::this_thread::yield();
+    std::this_thread::sleep_for(kLookInterval);  // the kernel waits for nobody
   }
   return state.tokens;
 }
