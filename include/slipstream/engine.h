@@ -44,10 +44,9 @@ struct ModelInfo {
   ModelFlops flops;
   int64_t vocab_size = 0;
   int64_t max_model_len = 0;
-  std::string device;  // "cpu", "cuda"
-  std::string gpu, gpu_driver,
-      gpu_runtime;               // "NVIDIA H200", "580.159.04", "13.0"; empty on the CPU
-  std::string executor;          // "eager"
+  std::string device;                        // "cpu", "cuda"
+  std::string gpu, gpu_driver, gpu_runtime;  // "NVIDIA H200", "580.159.04", "13.0", or empty
+  std::string executor;                      // "eager"
   std::string latency_executor;  // what a lone request is computed with; empty: steps as ever
   std::string kernels;           // "avx2", 2 threads
   int num_threads = 0;
@@ -83,7 +82,6 @@ struct EngineStats {
   int64_t step_num_tokens = 0;       // of the step that runs
   int64_t device_busy_ns = 0;        // time that a GPU has been at work on steps
   const char* executor_in_use = "";  // of the last step; a constant
-  bool in_run = false;               // the latency gear is at work
   int64_t num_runs = 0;              // of the latency gear: many tokens of a lone request
   int64_t num_run_tokens = 0;        // that came of them
   StepHostNs step_host_ns;
@@ -94,13 +92,12 @@ struct EngineStats {
   std::array<int64_t, 16> step_tokens_histogram{};
 };
 
-// A phase of a token that the latency gear has computed: all layers together, mean over the
-// multiprocessors.
+// A phase of a token of the latency gear: all layers, mean over the multiprocessors.
 struct PhaseTime {
   std::string name;      // "qkv", "attention", "o", "gate_up", "down", "lm_head"
   double us = 0.0;       // from the end of the phase before
   double wait_us = 0.0;  // of it, until the first rows were there; 0: not known
-  int64_t bytes = 0;     // weights, or K and V, that all multiprocessors streamed for it
+  int64_t bytes = 0;     // weights, or K and V, streamed for it
 };
 
 class Engine {
@@ -125,8 +122,7 @@ class Engine {
   // threads, measured between steps: the roof of decode. Blocks the caller until measured.
   virtual double measure_read_gb_s() = 0;
 
-  // Of one token of the latest run of the latency gear; empty: there was none. Engine thread's
-  // answer: it waits for the step in flight.
+  // Of the latency gear's latest token that was measured, if any; between steps.
   virtual std::vector<PhaseTime> latency_phases() { return {}; }
 };
 

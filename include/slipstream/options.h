@@ -22,10 +22,9 @@ struct EngineOptions {
   int num_threads = 0;               // CPU threads; 0 = all cores of this process
   std::string cpu_isa = "auto";      // auto, ref, avx2, avx512: the kernels of the CPU backend
   std::string load_format = "auto";  // auto, dummy (seeded random weights from config.json alone)
-  std::string executor =
-      "auto";  // auto, eager, graph, megakernel; fake: no model is computed (load tests)
-  bool fake_runs = false;    // executor fake: it has a latency gear
-  int64_t fake_step_us = 0;  // executor fake: the shortest time from step to step
+  std::string executor = "auto";     // auto, eager, graph, megakernel; fake: no model (load tests)
+  bool fake_runs = false;            // executor fake: it has a latency gear
+  int64_t fake_step_us = 0;          // executor fake: the shortest time from step to step
   bool enable_prefix_caching = true;
   bool one_ahead = true;                // prepare the next step while one runs
   std::string kv_cache_dtype = "auto";  // CPU: f16 (auto), f32. GPU: bf16 (auto), fp8, fp8_e4m3

@@ -107,7 +107,6 @@ bool EngineLoop::start_run() {
   const std::lock_guard lock(mutex_);
   ++stats_.num_runs;
   stats_.executor_in_use = resident_->name();
-  stats_.in_run = true;
   return true;
 }
 
@@ -182,7 +181,7 @@ void EngineLoop::end_run() {
   num_alone_steps_ = 0;
   {
     const std::lock_guard lock(mutex_);
-    stats_.in_run = false;
+    stats_.executor_in_use = "";
   }
   if (!resident_->ended()) abort_resident();
   state_.give_back_ahead(run_.request);

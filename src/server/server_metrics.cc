@@ -91,7 +91,9 @@ void ServerMetrics::attach_gauges(const EngineSeries& series, const MetricLabels
   gauge("slipstream:kv_blocks_cached", "KV blocks that hold a prefix a request may share.",
         [](const EngineStats& stats) { return static_cast<double>(stats.kv_blocks_cached); });
   gauge("slipstream:latency_gear", "1 while a lone request is computed without steps, else 0.",
-        [](const EngineStats& stats) { return stats.in_run ? 1.0 : 0.0; });
+        [gear = engine->model().latency_executor](const EngineStats& stats) {
+          return !gear.empty() && gear == stats.executor_in_use ? 1.0 : 0.0;
+        });
   const ModelInfo& model = engine->model();
   registry_
       .gauge("slipstream:roof_read_gigabytes_per_second",
