@@ -1,8 +1,8 @@
 // The persistent kernel: kConsumerWarps consumer warps, two producers, a reducer. kDecodeCtas CTAs,
 // one on a multiprocessor, launched cooperatively so that all of them are there.
 //
-// Bytes: the weights, the LM head and the context's K and V, once. Bound: memory. Reference:
-// reference_vm.h.
+// Bytes: the weights, the LM head and the context's K and V, once. Bound: memory. Reference: the
+// forward pass, see decoder_test.cc.
 #include "megakernel/decode_kernel.h"
 
 #include <cuda_runtime.h>

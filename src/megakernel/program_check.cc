@@ -141,9 +141,44 @@ Status check_vectors(const DecodeProgram& program) {
   return {};
 }
 
+// What the rest takes for granted.
+Status check_sizes(const DecodeProgram& program) {
+  const auto bad = [](const std::string& what) {
+    return failed("the persistent kernel's program is wrong: " + what);
+  };
+  if (program.num_layers < 1 || program.num_layers > kMaxLayers) {
+    return bad(str("it has ", program.num_layers, " layers"));
+  }
+  if (program.num_kv_heads < 1 || program.num_heads < program.num_kv_heads ||
+      program.num_heads % program.num_kv_heads != 0 || program.head_dim < 1) {
+    return bad(str(program.num_heads, " heads share ", program.num_kv_heads));
+  }
+  if (program.key.head_dim != program.head_dim ||
+      program.key.heads_per_kv_head != program.heads_per_kv_head()) {
+    return bad("its kernel is compiled for other heads");
+  }
+  if (program.log2_parts < 0 || program.log2_parts > 7) return bad("its parts of attention");
+  if (program.stream_stride % kStageBytes != 0) return bad("its stream_stride is no whole stage");
+  const bool scaled = program.key.layers == StreamFormat::kF8E4M3;
+  for (int product = 0; product < kNumProducts; ++product) {
+    const ProductPhase& phase = program.products[static_cast<size_t>(product)];
+    if (phase.num_units < 1 || phase.num_cols < 1 || phase.num_slices < 1 || phase.num_rounds < 1 ||
+        phase.round_slices < 1) {
+      return wrong(product, "is empty");
+    }
+    if (product == kHead) continue;
+    if (scaled && phase.has_table == 0) return wrong(product, "has no scales");
+    if (scaled && product != kDown && phase.num_rounds > kMostScaledRounds) {
+      return wrong(product, "has more rounds than are scaled together");
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Status check_program(const DecodeProgram& program) {
+  SLIPSTREAM_RETURN_IF_ERROR(check_sizes(program));
   const auto shapes = expected_shapes(program);
   for (int product = 0; product < kNumProducts; ++product) {
     const auto idx = static_cast<size_t>(product);

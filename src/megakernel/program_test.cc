@@ -115,10 +115,19 @@ TEST(ProgramCheck, RefusesWhatIsWrong) {
       {"max_tiles", [](DecodeProgram& p) { p.products[kHead].max_tiles -= 1; }},
       {"most_slices", [](DecodeProgram& p) { p.most_slices = 4; }},
       {"format", [](DecodeProgram& p) { p.products[kDown].format = StreamFormat::kF8E4M3; }},
-      {"stream_stride", [](DecodeProgram& p) { p.stream_stride -= 1; }},
+      {"stream_stride", [](DecodeProgram& p) { p.stream_stride -= kStageBytes; }},
       {"merged", [](DecodeProgram& p) { p.attention_per_cta -= 1; }},
       {"parts", [](DecodeProgram& p) { p.log2_parts = 6; }},
       {"columns", [](DecodeProgram& p) { p.hidden_size = 580; }},
+      {"layers", [](DecodeProgram& p) { p.num_layers = 0; }},
+      {"layers", [](DecodeProgram& p) { p.num_layers = kMaxLayers + 1; }},
+      {"share", [](DecodeProgram& p) { p.num_kv_heads = 2; }},
+      {"other heads", [](DecodeProgram& p) { p.key.head_dim = 128; }},
+      {"parts", [](DecodeProgram& p) { p.log2_parts = -1; }},
+      {"stage", [](DecodeProgram& p) { p.stream_stride += 16; }},
+      {"empty", [](DecodeProgram& p) { p.products[kDown].num_units = -4; }},
+      {"empty", [](DecodeProgram& p) { p.products[kQkv].round_slices = 0; }},
+      {"scales", [](DecodeProgram& p) { p.key.layers = StreamFormat::kF8E4M3; }},
   };
   EXPECT_TRUE(check_program(good).ok());
   for (const auto& [word, mutate] : mutants) {

@@ -393,6 +393,31 @@ TEST_F(CallTest, TimingsSayTheShareOfTheRoof) {
   EXPECT_DOUBLE_EQ(timings["roof_fraction"].get<double>(), 0.1);
   EXPECT_DOUBLE_EQ(timings["ttft_ms"].get<double>(), 1.5);
   EXPECT_EQ(timings["predicted_n"], 2);
+  EXPECT_EQ(timings["executor"], "eager");
+}
+
+TEST_F(CallTest, TimingsNameTheGearThatMadeMostTokens) {
+  engine.model_.latency_executor = "megakernel";
+  const auto writer = complete(R"("stream":true,"timings":true)");
+  step({token(1, "A", true)});
+  for (const char* text : {"B", "C"}) {
+    TokenEvent event = token(1, text);
+    event.of_run = true;
+    step({event});
+  }
+  step({last(1, "D", FinishReason::kStop)});
+  EXPECT_EQ(writer->bytes.find(R"("executor":"megakernel")"), std::string::npos);
+  const auto other = complete(R"("stream":true,"timings":true)");
+  step({token(2, "A", true)});
+  for (const char* text : {"B", "C"}) {
+    TokenEvent event = token(2, text);
+    event.of_run = true;
+    step({event});
+  }
+  TokenEvent event = last(2, "D", FinishReason::kStop);
+  event.of_run = true;
+  step({event});
+  EXPECT_NE(other->bytes.find(R"("executor":"megakernel")"), std::string::npos);
 }
 
 }  // namespace
