@@ -100,7 +100,8 @@ Result<DecodeProgram> make_program(const DecoderSpec& spec, StreamFormat layers,
   program.products[kOut].has_table = scaled || attention.out_bias;
   program.products[kGateUp].has_table = scaled || spec.layers.front().mlp.bias;
   program.products[kDown].has_table = scaled || spec.layers.front().mlp.bias;
-  if (scaled && program.products[kOut].num_rounds > kMostScaledRounds) {
+  if (scaled && std::max(program.products[kQkv].num_rounds, program.products[kOut].num_rounds) >
+                    kMostScaledRounds) {
     return unsupported(str("its inputs are wider than the ",
                            kMostScaledRounds * kConsumerWarps * kSliceCols,
                            " that FP8 weights are multiplied with"));
