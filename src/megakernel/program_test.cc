@@ -97,7 +97,7 @@ TEST(DecodeProgram, HoldsForAnyShape) {
     EXPECT_TRUE(status.ok()) << hidden << " " << intermediate << " " << heads << "/" << kv_heads
                              << ": " << status.message();
   }
-  EXPECT_GT(num_programs, 100);
+  EXPECT_GT(num_programs, 60);
 }
 
 TEST(ProgramCheck, RefusesWhatIsWrong) {
