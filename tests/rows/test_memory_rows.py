@@ -26,9 +26,10 @@ WORK = {
     "large": ("/tokenize", {"prompt": TEXT * 2000}),  # of a size that goes to a worker
     "metrics": ("/metrics", None),
 }
-# The server's reserve is 16 failures; a timer of its network thread takes them back every 200 ms.
-MOST_FAILURES = 12
-RESERVE_BACK_S = 0.21
+# The server's reserve is 16 failures; a timer of its network thread takes them back every 200 ms. A
+# busy machine may be late once: the reserve lasts for two waits.
+MOST_FAILURES = 7
+RESERVE_BACK_S = 0.25
 MOST_ALLOCATIONS = 3000
 PLENTY = -(1 << 62)  # see failing_malloc.c
 
