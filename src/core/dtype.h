@@ -6,8 +6,9 @@
 
 namespace slipstream {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kI64, kU8, kI8, kF64, kF8E4M3 };
+enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kI64, kU8, kI8, kF64, kF8E4M3, kI4 };
 
+// 0 of kI4, of which two share a byte: see dtype_row_bytes.
 constexpr size_t dtype_bytes(DType dtype) {
   switch (dtype) {
     case DType::kF64:
@@ -23,8 +24,15 @@ constexpr size_t dtype_bytes(DType dtype) {
     case DType::kI8:
     case DType::kF8E4M3:
       return 1;
+    case DType::kI4:
+      return 0;
   }
   return 0;
+}
+
+// Of `count` values that lie one after the other; an even number of kI4.
+constexpr int64_t dtype_row_bytes(DType dtype, int64_t count) {
+  return dtype == DType::kI4 ? count / 2 : count * static_cast<int64_t>(dtype_bytes(dtype));
 }
 
 constexpr const char* dtype_name(DType dtype) {
@@ -47,6 +55,8 @@ constexpr const char* dtype_name(DType dtype) {
       return "f64";
     case DType::kF8E4M3:
       return "fp8_e4m3";
+    case DType::kI4:
+      return "int4";
   }
   return "?";
 }

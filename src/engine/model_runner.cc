@@ -327,7 +327,7 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
   const auto free_at_start = static_cast<double>(ops.memory->free_bytes());
   const int64_t needed_bytes =
       !on_host(ops)
-          ? num_weights(part.spec, shard) * static_cast<int64_t>(dtype_bytes(resolved.weight_dtype))
+          ? dtype_row_bytes(resolved.weight_dtype, num_weights(part.spec, shard))
       : checkpoint_ != nullptr
           ? static_cast<int64_t>(checkpoint_->file_bytes())
           : static_cast<int64_t>(quant_format(kDummyWeights).bytes_per_weight() *

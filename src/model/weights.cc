@@ -221,8 +221,8 @@ void summarize(const Slots& slots, DecoderWeights& weights) {
   std::map<QuantType, int64_t> bytes_by_type;
   for (const MatrixSlot& slot : slots.matrices) {
     if (!slot.is_repeated) weights.num_parameters += slot.rows.size * slot.cols.size;
-    bytes_by_type[slot.weight->type] += slot.weight->payload_bytes;
-    weights.bytes_per_token += slot.weight->payload_bytes;
+    bytes_by_type[slot.weight->type] += slot.weight->streamed_bytes();
+    weights.bytes_per_token += slot.weight->streamed_bytes();
   }
   for (const VectorSlot& slot : slots.vectors) {
     weights.num_parameters += slot.size.size;

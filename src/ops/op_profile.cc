@@ -58,7 +58,7 @@ struct ProfiledOps {
     double bytes = bytes_of(x.values);
     for (const LinearPart& part : parts) {
       rows += part.weight->rows;
-      bytes += static_cast<double>(part.weight->payload_bytes) + bytes_of(part.y);
+      bytes += static_cast<double>(part.weight->streamed_bytes()) + bytes_of(part.y);
     }
     const int64_t cols = parts.front().weight->cols;
     const double flops = 2.0 * static_cast<double>(x.values.dim(0)) * static_cast<double>(rows) *

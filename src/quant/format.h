@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 #include "core/tensor.h"
+#include "quant/int4_rows.h"
 
 namespace slipstream {
 
@@ -97,15 +98,23 @@ struct Weight {
   int64_t rows = 0;  // output features
   int64_t cols = 0;  // input features
   const std::byte* payload = nullptr;
-  int64_t payload_bytes = 0;          // bytes streamed per use
-  DType dtype = DType::kF32;          // of kRows: bf16, or fp8_e4m3 with row_scales
-  const float* row_scales = nullptr;  // [rows], value = scale x stored
+  int64_t payload_bytes = 0;  // bytes of `payload` streamed per use; group_scales come on top
+  DType dtype = DType::kF32;  // of kRows: bf16, fp8_e4m3 with row_scales, int4 with group_scales
+  const float* row_scales = nullptr;       // [rows], value = scale x stored
+  const uint16_t* group_scales = nullptr;  // f16 [rows, cols / 128]; see quant/int4_rows.h
   ScaleGrid scales = {};              // of kSource, in scales_owner
   std::shared_ptr<Buffer> scales_owner;
   std::shared_ptr<Buffer> owner;  // null when the payload is borrowed from a mapped file; shared
                                   // because tied embeddings use one matrix twice
 
   bool empty() const { return payload == nullptr; }
+  int64_t num_group_scales() const {
+    return group_scales == nullptr ? 0 : rows * int4_num_scales(cols);
+  }
+  // Values and the scales of groups. Those of rows are too few to count.
+  int64_t streamed_bytes() const {
+    return payload_bytes + num_group_scales() * static_cast<int64_t>(sizeof(uint16_t));
+  }
 };
 
 }  // namespace slipstream

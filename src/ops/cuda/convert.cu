@@ -1,11 +1,13 @@
-// A block a row: its largest value first where E4M3 is wanted, then the values. The source is read
-// twice, the second time from the L2 cache. Bytes: the source once, the result once. Bound: memory,
-// behind a copy over PCIe that is slower. Reference: quantize_row and round_row of pack.cc.
+// A block a row. E4M3: the row's largest value first, then the values; the source is read twice, the
+// second time from the L2 cache. INT4: a warp takes a group of 128 columns, a lane four of them.
+// Bytes: the source once, the result once. Bound: memory, behind a copy over PCIe that is slower.
+// Reference: quantize_row and round_row of pack.cc; quantize_int4_row, whose bits these are.
 #include <cuda_fp16.h>
 
 #include "ops/cuda/common/reduce.cuh"
 #include "ops/cuda/common/vec.cuh"
 #include "ops/cuda/convert.h"
+#include "quant/int4_rows.h"
 
 namespace slipstream::cuda {
 namespace {
@@ -51,9 +53,43 @@ struct RandomRows {
   }
 };
 
+// Divisions and roundings are those of the host, one by one.
+template <typename Source>
+__global__ void __launch_bounds__(kThreads)
+    convert_int4_kernel(Source source, int64_t num_cols, WeightRows out) {
+  constexpr float kLargestF16 = 65504.0f;
+  constexpr int kValues = 4;
+  static_assert(kInt4Group == 32 * kValues);
+  const int lane = threadIdx.x & 31;
+  const int64_t index = blockIdx.x;
+  const int64_t num_groups = num_cols / kInt4Group;
+  const auto row = source.row(index);
+  auto* const values = static_cast<uint16_t*>(out.values) + index * (num_cols / kValues);
+  for (int64_t group = threadIdx.x >> 5; group < num_groups; group += kThreads / 32) {
+    float value[kValues];
+    float largest = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kValues; ++i) {
+      value[i] = row(group * kInt4Group + lane * kValues + i);
+      largest = fmaxf(largest, fabsf(value[i]));
+    }
+    largest = warp_reduce<Max>(largest);
+    const __half stored = __float2half_rn(fminf(largest / 7.0f, kLargestF16));
+    const float scale = __half2float(stored);
+    uint32_t nibbles = 0;
+#pragma unroll
+    for (int i = 0; i < kValues; ++i) {
+      const float q = scale == 0.0f ? 0.0f : fminf(fmaxf(rintf(value[i] / scale), -8.0f), 7.0f);
+      nibbles |= (static_cast<uint32_t>(static_cast<int>(q)) & 0xFu) << (4 * i);
+    }
+    values[group * 32 + lane] = static_cast<uint16_t>(nibbles);
+    if (lane == 0) out.group_scales[index * num_groups + group] = __half_as_ushort(stored);
+  }
+}
+
 template <typename Source, bool kFp8>
 __global__ void __launch_bounds__(kThreads)
-    convert_kernel(Source source, int64_t num_cols, RowOutput out) {
+    convert_kernel(Source source, int64_t num_cols, WeightRows out) {
   __shared__ float shares[32];
   const int64_t index = blockIdx.x;
   const auto row = source.row(index);
@@ -76,11 +112,13 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename Source>
-cudaError_t launch(const Source& source, int64_t num_rows, int64_t num_cols, const RowOutput& out,
+cudaError_t launch(const Source& source, int64_t num_rows, int64_t num_cols, const WeightRows& out,
                    cudaStream_t stream) {
   if (num_rows == 0) return cudaSuccess;
   const auto grid = static_cast<unsigned>(num_rows);
-  if (out.row_scales != nullptr) {
+  if (out.group_scales != nullptr) {
+    convert_int4_kernel<Source><<<grid, kThreads, 0, stream>>>(source, num_cols, out);
+  } else if (out.row_scales != nullptr) {
     convert_kernel<Source, true><<<grid, kThreads, 0, stream>>>(source, num_cols, out);
   } else {
     convert_kernel<Source, false><<<grid, kThreads, 0, stream>>>(source, num_cols, out);
@@ -95,7 +133,7 @@ StoredRows<T> stored(const ConvertArgs& args) {
 
 }  // namespace
 
-cudaError_t convert_rows(const ConvertArgs& args, RowOutput out, cudaStream_t stream) {
+cudaError_t convert_rows(const ConvertArgs& args, WeightRows out, cudaStream_t stream) {
   switch (args.type) {
     case FloatType::kF32:
       return launch(stored<float>(args), args.num_rows, args.num_cols, out, stream);
@@ -107,7 +145,7 @@ cudaError_t convert_rows(const ConvertArgs& args, RowOutput out, cudaStream_t st
   return cudaErrorInvalidValue;
 }
 
-cudaError_t random_rows(const RandomArgs& args, RowOutput out, cudaStream_t stream) {
+cudaError_t random_rows(const RandomArgs& args, WeightRows out, cudaStream_t stream) {
   const RandomRows rows{args.seed, args.limit, static_cast<uint64_t>(args.first_col)};
   return launch(rows, args.num_rows, args.num_cols, out, stream);
 }

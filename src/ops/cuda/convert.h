@@ -5,8 +5,6 @@
 
 #include <cstdint>
 
-#include "ops/cuda/rowwise.h"
-
 namespace slipstream::cuda {
 
 enum class FloatType : uint8_t { kF32, kF16, kBF16 };
@@ -18,8 +16,15 @@ struct ConvertArgs {
   int64_t num_cols = 0;
 };
 
-// out = rows as bf16, or as E4M3 with the scale that a row's largest value needs.
-cudaError_t convert_rows(const ConvertArgs& args, RowOutput out, cudaStream_t stream);
+// Where rows of weights go, dense. E4M3 with row_scales, INT4 rows of quant/int4_rows.h with
+// group_scales, bf16 with neither.
+struct WeightRows {
+  void* values = nullptr;
+  float* row_scales = nullptr;       // [num_rows], what a row's largest value needs
+  uint16_t* group_scales = nullptr;  // f16 [num_rows, num_cols / 128]
+};
+
+cudaError_t convert_rows(const ConvertArgs& args, WeightRows out, cudaStream_t stream);
 
 struct RandomArgs {
   uint64_t seed = 0;
@@ -30,6 +35,6 @@ struct RandomArgs {
 };
 
 // The same for the rows that Ops::pack_random describes, without a source.
-cudaError_t random_rows(const RandomArgs& args, RowOutput out, cudaStream_t stream);
+cudaError_t random_rows(const RandomArgs& args, WeightRows out, cudaStream_t stream);
 
 }  // namespace slipstream::cuda

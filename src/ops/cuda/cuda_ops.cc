@@ -12,6 +12,7 @@
 #include "ops/cuda/attention/decode_paged.h"
 #include "ops/cuda/device_state.h"
 #include "ops/cuda/linear/skinny.h"
+#include "ops/cuda/linear/skinny_int4.h"
 #include "ops/cuda/measure_limits.h"
 #include "ops/cuda/nvtx_ops.h"
 #include "ops/cuda/pack.h"
@@ -27,7 +28,9 @@ using cuda::device_memory;
 using cuda::DeviceState;
 using cuda::state_of;
 
-DType linear_input(const Weight& weight) { return weight.dtype; }
+DType linear_input(const Weight& weight) {
+  return weight.dtype == DType::kI4 ? DType::kBF16 : weight.dtype;
+}
 
 cuda::RowOutput row_output(const Activations& out) { return {out.values.data, out.row_scales}; }
 
@@ -87,7 +90,8 @@ bool continues(const LinearPart& part, const LinearPart& next) {
   const auto y_bytes = static_cast<int64_t>(dtype_bytes(part.y.dtype));
   return a.dtype == b.dtype && a.payload + a.payload_bytes == b.payload &&
          static_cast<std::byte*>(part.y.data) + a.rows * y_bytes == next.y.data &&
-         (a.row_scales == nullptr || a.row_scales + a.rows == b.row_scales);
+         (a.row_scales == nullptr || a.row_scales + a.rows == b.row_scales) &&
+         (a.group_scales == nullptr || a.group_scales + a.num_group_scales() == b.group_scales);
 }
 
 // Batches of similar sizes share a plan: the rows beyond M are computed and mean nothing.
@@ -100,9 +104,85 @@ int64_t rounded_tokens(int64_t num_tokens, int64_t max_tokens) {
   return std::min((num_tokens + step - 1) / step * step, max_tokens);
 }
 
+// num_rows rows of a dense matrix, and where their products go.
+struct DenseRows {
+  const void* values = nullptr;
+  DType dtype = DType::kBF16;
+  const float* row_scales = nullptr;
+  int64_t num_rows = 0;
+  int64_t num_cols = 0;
+};
+
+void library_gemm(DeviceState& state, const Activations& x, const DenseRows& w, TensorView y) {
+  // As many rows as the buffers have: logits are wanted of some tokens only.
+  const int64_t most =
+      std::max(x.values.dim(0),
+               y.dtype == DType::kF32 ? state.limits.max_logit_rows : state.limits.max_tokens);
+  const GemmShape shape{.num_tokens = rounded_tokens(x.values.dim(0), most),
+                        .num_rows = w.num_rows,
+                        .num_cols = w.num_cols,
+                        .input = w.dtype,
+                        .output = y.dtype,
+                        .y_stride = y.stride[0]};
+  const cuda::GemmOperands operands{.x = x.values.data,
+                                    .w = w.values,
+                                    .y = y.data,
+                                    .x_scale = x.row_scales,
+                                    .w_scale = w.row_scales};
+  const Status status = state.cublaslt->gemm(shape, operands, state.stream);
+  SLIPSTREAM_CHECK(status.ok(), status.message());
+}
+
+// Many tokens: some rows at a time as bf16, in pieces of one size so that they share a plan.
+void dequantized_gemm(DeviceState& state, const Activations& x, const cuda::Int4Matrix& w,
+                      TensorView y) {
+  constexpr int64_t kTileRows = 128;  // of the library's kernels
+  const int64_t at_once = cuda::kDequantizedBytes / 2 / w.num_cols / kTileRows * kTileRows;
+  SLIPSTREAM_CHECK(at_once > 0, "a tile of rows fits as bf16");
+  const int64_t num_pieces = (w.num_rows + at_once - 1) / at_once;
+  const int64_t least_rows = (w.num_rows + num_pieces - 1) / num_pieces;
+  const int64_t piece_rows = (least_rows + kTileRows - 1) / kTileRows * kTileRows;
+  for (int64_t first = 0; first < w.num_rows; first += piece_rows) {
+    const int64_t num_rows = std::min(piece_rows, w.num_rows - first);
+    const cuda::Int4Matrix piece{
+        .values = static_cast<const std::byte*>(w.values) + first * int4_value_bytes(w.num_cols),
+        .scales = w.scales + first * int4_num_scales(w.num_cols),
+        .num_rows = num_rows,
+        .num_cols = w.num_cols};
+    check(cuda::dequantize_int4(piece, state.dequantized.data(), state.stream), "dequantize");
+    library_gemm(state, x,
+                 {.values = state.dequantized.data(), .num_rows = num_rows, .num_cols = w.num_cols},
+                 y.columns(first, num_rows));
+  }
+}
+
+void int4_gemm(DeviceState& state, const Activations& x, const LinearPart& part, int64_t num_rows) {
+  const Weight& weight = *part.weight;
+  const cuda::Int4Matrix w{.values = weight.payload,
+                           .scales = weight.group_scales,
+                           .num_rows = num_rows,
+                           .num_cols = weight.cols};
+  if (!state.deterministic && x.values.dim(0) <= cuda::kSkinnyInt4MaxTokens &&
+      part.y.dtype == DType::kBF16) {
+    check(cuda::skinny_int4({.x = x.values.data,
+                             .w = w,
+                             .y = part.y.data,
+                             .y_stride = part.y.stride[0],
+                             .num_tokens = static_cast<int>(x.values.dim(0))},
+                            state.stream),
+          "linear");
+    return;
+  }
+  dequantized_gemm(state, x, w, part.y);
+}
+
 void gemm(OpContext& ctx, const Activations& x, const LinearPart& part, int64_t num_rows) {
   DeviceState& state = state_of(ctx);
   const Weight& weight = *part.weight;
+  if (weight.dtype == DType::kI4) {
+    int4_gemm(state, x, part, num_rows);
+    return;
+  }
   // Below this many tokens reading the weights is all that counts, and the own kernel is faster:
   // 8 tokens through a layer of 218 MB took it 102 us and cuBLASLt 114 (1 x H200).
   constexpr int64_t kSkinnyTokens = 16;
@@ -122,23 +202,13 @@ void gemm(OpContext& ctx, const Activations& x, const LinearPart& part, int64_t 
           "linear");
     return;
   }
-  // As many rows as the buffers have: logits are wanted of some tokens only.
-  const int64_t most =
-      std::max(x.values.dim(0),
-               part.y.dtype == DType::kF32 ? state.limits.max_logit_rows : state.limits.max_tokens);
-  const GemmShape shape{.num_tokens = rounded_tokens(x.values.dim(0), most),
-                        .num_rows = num_rows,
-                        .num_cols = weight.cols,
-                        .input = weight.dtype,
-                        .output = part.y.dtype,
-                        .y_stride = part.y.stride[0]};
-  const cuda::GemmOperands operands{.x = x.values.data,
-                                    .w = weight.payload,
-                                    .y = part.y.data,
-                                    .x_scale = x.row_scales,
-                                    .w_scale = weight.row_scales};
-  const Status status = state.cublaslt->gemm(shape, operands, state.stream);
-  SLIPSTREAM_CHECK(status.ok(), status.message());
+  library_gemm(state, x,
+               {.values = weight.payload,
+                .dtype = weight.dtype,
+                .row_scales = weight.row_scales,
+                .num_rows = num_rows,
+                .num_cols = weight.cols},
+               part.y);
 }
 
 void linear(OpContext& ctx, const Activations& x, std::span<const LinearPart> parts) {

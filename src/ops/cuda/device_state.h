@@ -122,6 +122,9 @@ struct SampleStateMemory {
   size_t staging = 0;  // the one that is written
 };
 
+// Of rows of INT4 matrices as bf16, for the GEMM: as many as fit at a time.
+constexpr int64_t kDequantizedBytes = 128 << 20;
+
 struct DeviceState {
   cudaStream_t stream = nullptr;
   int num_sms = 0;
@@ -129,6 +132,7 @@ struct DeviceState {
   bool deterministic = false;
   std::unique_ptr<CublasLt> cublaslt;
   Buffer skinny_workspace;
+  Buffer dequantized;  // kDequantizedBytes where matrices are INT4
   Buffer partials;  // of split decode attention
   int64_t partials_floats = 0;
   std::array<BatchStaging, kNumSlots> stagings;

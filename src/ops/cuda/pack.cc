@@ -1,5 +1,5 @@
-// bf16, or E4M3 with a scale a row, of what files store. Floats travel as they are and become it on
-// the device; E4M3 with a scale for the tensor or a row is that already, and lies there as in the
+// bf16, E4M3 with a scale a row, or INT4 rows (quant/int4_rows.h), of what files store. Floats travel
+// as they are and become it on the device; E4M3 with a scale for the tensor or a row is that already, and lies there as in the
 // file. Block formats are dequantised by the host, E4M3 with a scale for every 128 x 128 among
 // them: the products know scales of rows only, so its rows are rounded to E4M3 once more.
 #include "ops/cuda/pack.h"
@@ -25,6 +25,9 @@ namespace {
 constexpr size_t kChunkBytes = size_t{2} << 30;
 
 constexpr size_t kScaleChunkBytes = 4u << 20;
+// As many scales as a chunk of INT4 values needs: both are left for the next at the same matrix.
+constexpr size_t kGroupScaleChunkBytes =
+    kChunkBytes / int4_value_bytes(kInt4Group) * sizeof(uint16_t);
 
 // What one thread copies at a time on the way to pinned memory.
 constexpr int64_t kPieceBytes = 256 << 10;
@@ -59,7 +62,7 @@ Weight reserve(OpContext& ctx, QuantType type, int64_t rows, int64_t cols, Weigh
   weight.rows = rows;
   weight.cols = cols;
   weight.dtype = role == WeightRole::kLinear ? ctx.weight_dtype : DType::kBF16;
-  weight.payload_bytes = rows * cols * static_cast<int64_t>(dtype_bytes(weight.dtype));
+  weight.payload_bytes = rows * dtype_row_bytes(weight.dtype, cols);
   weight.payload = take(ctx.weight_chunk, ctx.weight_chunk_used,
                         static_cast<size_t>(weight.payload_bytes), kChunkBytes);
   weight.owner = ctx.weight_chunk;
@@ -69,15 +72,27 @@ Weight reserve(OpContext& ctx, QuantType type, int64_t rows, int64_t cols, Weigh
         take(state.scale_chunk, state.scale_chunk_used, static_cast<size_t>(rows) * sizeof(float),
              kScaleChunkBytes));
     weight.scales_owner = state.scale_chunk;
+  } else if (weight.dtype == DType::kI4) {
+    DeviceState& state = state_of(ctx);
+    const auto bytes = static_cast<size_t>(rows * int4_num_scales(cols)) * sizeof(uint16_t);
+    weight.group_scales = reinterpret_cast<const uint16_t*>(
+        take(state.scale_chunk, state.scale_chunk_used, bytes, kGroupScaleChunkBytes));
+    weight.scales_owner = state.scale_chunk;
   }
   return weight;
 }
 
-RowOutput rows_from(const Weight& weight, int64_t first_row) {
+WeightRows rows_from(const Weight& weight, int64_t first_row) {
   const int64_t row_bytes = weight.payload_bytes / weight.rows;
-  return {
-      const_cast<std::byte*>(weight.payload) + first_row * row_bytes,
-      weight.row_scales == nullptr ? nullptr : const_cast<float*>(weight.row_scales) + first_row};
+  WeightRows rows{const_cast<std::byte*>(weight.payload) + first_row * row_bytes};
+  if (weight.row_scales != nullptr) {
+    rows.row_scales = const_cast<float*>(weight.row_scales) + first_row;
+  }
+  if (weight.group_scales != nullptr) {
+    rows.group_scales =
+        const_cast<uint16_t*>(weight.group_scales) + first_row * int4_num_scales(weight.cols);
+  }
+  return rows;
 }
 
 Status check_shape(const OpContext& ctx, int64_t rows, int64_t cols, WeightRole role) {
@@ -88,6 +103,10 @@ Status check_shape(const OpContext& ctx, int64_t rows, int64_t cols, WeightRole 
   if (role == WeightRole::kLinear && ctx.weight_dtype == DType::kF8E4M3 && rows % 16 != 0) {
     return does_not_fit(
         str("FP8 matrices need a multiple of 16 rows on the GPU; this one has ", rows));
+  }
+  if (role == WeightRole::kLinear && ctx.weight_dtype == DType::kI4 && !fits_int4(cols)) {
+    return does_not_fit(str("INT4 matrices need a multiple of ", kInt4Group,
+                            " columns; this one has ", cols, ": use quantization auto or fp8"));
   }
   return {};
 }
@@ -172,20 +191,28 @@ void upload_blocks(OpContext& ctx, const SourceMatrix& source, const Weight& wei
   const int64_t row_bytes = weight.payload_bytes / weight.rows;
   std::vector<std::byte> packed(static_cast<size_t>(weight.payload_bytes));
   std::vector<float> scales(static_cast<size_t>(source.rows));
+  std::vector<uint16_t> group_scales(static_cast<size_t>(weight.num_group_scales()));
   ctx.pool->run(source.rows, [&](int64_t row, int) {
     std::vector<float> values(cols);
     dequantize_row(source, row, values.data());
     std::byte* const out = packed.data() + row * row_bytes;
-    if (weight.dtype == DType::kF8E4M3) {
+    if (weight.dtype == DType::kI4) {
+      quantize_int4_row(values.data(), source.cols, reinterpret_cast<uint8_t*>(out),
+                        group_scales.data() + row * int4_num_scales(source.cols));
+    } else if (weight.dtype == DType::kF8E4M3) {
       scales[static_cast<size_t>(row)] = quantize_row(values, reinterpret_cast<uint8_t*>(out));
     } else {
       round_row(values, reinterpret_cast<uint16_t*>(out));
     }
   });
-  const RowOutput out = rows_from(weight, 0);
+  const WeightRows out = rows_from(weight, 0);
   device_memory().copy_in(out.values, packed.data(), packed.size());
   if (out.row_scales != nullptr) {
     device_memory().copy_in(out.row_scales, scales.data(), scales.size() * sizeof(float));
+  }
+  if (out.group_scales != nullptr) {
+    device_memory().copy_in(out.group_scales, group_scales.data(),
+                            group_scales.size() * sizeof(uint16_t));
   }
 }
 
