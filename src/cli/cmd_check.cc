@@ -147,7 +147,8 @@ Result<int> CheckOpsCommand::run() {
   for (const Ops* ops : selected) {
     if (!on_host(*ops)) {
       for (const auto& [isa, dtype] :
-           {std::pair(ops->name, DType::kBF16), std::pair("e4m3", DType::kF8E4M3)}) {
+           {std::pair(ops->name, DType::kBF16), std::pair("e4m3", DType::kF8E4M3),
+            std::pair("int4", DType::kI4)}) {
         StagedContext context;
         context.pool = &pool;
         SLIPSTREAM_RETURN_IF_ERROR(open_staged(context, *ops, dtype));

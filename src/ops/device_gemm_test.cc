@@ -45,7 +45,8 @@ TEST_P(DeviceGemm, ARowDoesNotDependOnTheNumberOfRows) {
                                         .max_context = 64});
   ASSERT_TRUE(opened.ok()) << opened.message();
   const WeightRole role = c.output == DType::kF32 ? WeightRole::kVocabulary : WeightRole::kLinear;
-  auto weight = ops->pack_random(ctx, {c.rows, c.cols, 3}, role);
+  auto weight = ops->pack_random(
+      ctx, {.rows = c.rows, .cols = c.cols, .seed = 3, .whole_cols = c.cols}, role);
   ASSERT_TRUE(weight.ok()) << weight.status().message();
 
   // All rows of x are one row, so all rows of y must be.
@@ -93,7 +94,11 @@ INSTANTIATE_TEST_SUITE_P(Shapes, DeviceGemm,
                                          GemmCase{105, 128, DType::kBF16, DType::kF32},
                                          GemmCase{6144, 4096, DType::kF8E4M3, DType::kBF16},
                                          GemmCase{4096, 12288, DType::kF8E4M3, DType::kBF16},
-                                         GemmCase{576, 1536, DType::kF8E4M3, DType::kBF16}),
+                                         GemmCase{576, 1536, DType::kF8E4M3, DType::kBF16},
+                                         GemmCase{6144, 4096, DType::kI4, DType::kBF16},
+                                         GemmCase{105, 128, DType::kI4, DType::kBF16},
+                                         // More than is dequantised at a time.
+                                         GemmCase{16448, 8192, DType::kI4, DType::kBF16}),
                          [](const auto& each) {
                            return str(each.param.rows, "x", each.param.cols, "_",
                                       dtype_name(each.param.weights), "_",

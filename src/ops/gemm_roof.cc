@@ -79,6 +79,14 @@ std::vector<std::byte> random_blocks(const QuantFormat& format, int64_t num_valu
   return blocks;
 }
 
+// What a GPU packs for a format that gemm_format() names.
+DType weight_dtype_of(std::string_view format) {
+  for (const DType dtype : {DType::kF8E4M3, DType::kI4}) {
+    if (format == dtype_name(dtype)) return dtype;
+  }
+  return DType::kBF16;
+}
+
 }  // namespace
 
 std::string gemm_format(const Weight& weight) {
@@ -139,7 +147,6 @@ Result<GemmRate> measure_gemm(const Ops& ops, ThreadPool& pool, const SourceMatr
 
 Result<GemmRate> measure_gemm(const Ops& ops, ThreadPool& pool, const std::string& format) try {
   const bool host = on_host(ops);
-  const bool is_e4m3 = format == dtype_name(DType::kF8E4M3);
   const QuantFormat* const source_format =
       host ? find_quant_format(format) : &quant_format(QuantType::kBF16);
   if (source_format == nullptr) return bad_usage(str("no products in ", format, " on the CPU"));
@@ -147,7 +154,7 @@ Result<GemmRate> measure_gemm(const Ops& ops, ThreadPool& pool, const std::strin
   const std::vector<std::byte> blocks = random_blocks(*source_format, size.rows * size.cols);
   if (blocks.empty()) return bad_usage(str(format, " is read-only here"));
   return measure_gemm(ops, pool, {blocks.data(), source_format->type, size.rows, size.cols},
-                      is_e4m3 ? DType::kF8E4M3 : DType::kBF16, size.num_tokens);
+                      weight_dtype_of(format), size.num_tokens);
 } catch (const std::bad_alloc&) {
   return does_not_fit(kNoMemory);
 }

@@ -10,8 +10,8 @@
 
 namespace slipstream {
 
-// What decides how fast `linear` may be: "bf16" or "fp8_e4m3" where a weight is kept as dense rows,
-// else the format of its blocks, "Q4_1".
+// What decides how fast `linear` may be: "bf16", "fp8_e4m3" or "int4" where a weight is kept as
+// dense rows, else the format of its blocks, "Q4_1".
 std::string gemm_format(const Weight& weight);
 
 // Floating-point operations per second / 1e12, over several passes.

@@ -32,6 +32,8 @@ TEST(GemmRoof, AFormatIsTheDenseTypeOrThatOfTheBlocks) {
   weight.layout = WeightLayout::kRows;
   weight.dtype = DType::kF8E4M3;
   EXPECT_EQ(gemm_format(weight), "fp8_e4m3");
+  weight.dtype = DType::kI4;
+  EXPECT_EQ(gemm_format(weight), "int4");
 }
 
 }  // namespace

@@ -43,7 +43,7 @@ struct OpContext {
   ThreadPool* pool = nullptr;
   Buffer scratch;  // of Ops::open; contents are meaningless between ops
   std::shared_ptr<void> device_state = nullptr;  // a backend's own: streams, handles
-  DType weight_dtype = DType::kBF16;  // CUDA: what kLinear matrices are packed as, or fp8_e4m3
+  DType weight_dtype = DType::kBF16;             // CUDA: of kLinear matrices; or fp8_e4m3, int4
   // Of them, only those that the files store as weight_dtype: the others are not quantised.
   bool keep_stored_dtypes = false;
   // A row's result depends on neither its batch nor how its sequence is cut; always so on the CPU.

@@ -12,6 +12,7 @@
 #include "ops/ops_case_data.h"
 #include "ops/read_roof.h"
 #include "quant/gguf_blocks.h"
+#include "quant/int4_rows.h"
 
 namespace slipstream {
 namespace {
@@ -22,7 +23,25 @@ struct MatrixShape {
   QuantType type = QuantType::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
+  bool of_int4 = false;  // F32 values of INT4 rows, which become the same rows again
 };
+
+// As F32: what INT4 rows hold of a random matrix.
+std::vector<std::byte> random_int4_values(int64_t rows, int64_t cols, uint64_t seed) {
+  const auto count = static_cast<size_t>(cols);
+  std::vector<std::byte> data = random_matrix(QuantType::kF32, rows, cols, seed);
+  std::vector<uint8_t> values(static_cast<size_t>(int4_value_bytes(cols)));
+  std::vector<uint16_t> scales(static_cast<size_t>(int4_num_scales(cols)));
+  std::vector<float> row(count);
+  for (int64_t i = 0; i < rows; ++i) {
+    std::byte* const at = data.data() + float_bytes(i * cols);
+    std::memcpy(row.data(), at, count * sizeof(float));
+    quantize_int4_row(row.data(), cols, values.data(), scales.data());
+    dequantize_int4_row(values.data(), scales.data(), cols, row.data());
+    std::memcpy(at, row.data(), count * sizeof(float));
+  }
+  return data;
+}
 
 // A bound case keeps everything the lambdas touch alive.
 struct LinearState {
@@ -34,7 +53,9 @@ struct LinearState {
 };
 
 Weight packed(const Ops& ops, OpContext& ctx, const MatrixShape& shape, uint64_t seed) {
-  const std::vector<std::byte> data = random_matrix(shape.type, shape.rows, shape.cols, seed);
+  const std::vector<std::byte> data = shape.of_int4
+                                          ? random_int4_values(shape.rows, shape.cols, seed)
+                                          : random_matrix(shape.type, shape.rows, shape.cols, seed);
   SourceMatrix source;
   source.data = data.data();
   source.type = shape.type;
@@ -77,8 +98,11 @@ OpCase linear_case(int64_t num_tokens, const std::vector<MatrixShape>& shapes) {
   out.name = str("M=", num_tokens, " cols=", shapes.front().cols);
   for (const MatrixShape& shape : shapes) {
     const QuantFormat& format = quant_format(shape.type);
-    out.name += str(" ", format.name, "x", shape.rows);
-    out.bytes += shape.rows * shape.cols / format.block_elements * format.block_bytes;
+    out.name += str(" ", shape.of_int4 ? "INT4 values" : format.name, "x", shape.rows);
+    out.bytes += shape.of_int4
+                     ? shape.rows * int4_row_bytes(shape.cols)
+                     : shape.rows * shape.cols / format.block_elements * format.block_bytes;
+    out.needs.of_int4 = shape.of_int4;
     out.needs.odd_rows = out.needs.odd_rows || shape.rows % 16 != 0;
     out.flops += 2.0 * static_cast<double>(num_tokens * shape.rows * shape.cols);
   }
@@ -121,6 +145,22 @@ void add_linear_cases(std::vector<OpCase>& cases) {
   for (const int64_t num_tokens : {1, 8, 16, 17, 64, 300}) {
     cases.push_back(
         linear_case(num_tokens, {{QuantType::kBF16, 512, 1024}, {QuantType::kBF16, 128, 1024}}));
+  }
+}
+
+// Of a GPU's INT4 matrices: one group and many, rows that end within a tile, either side of where
+// its kernels take turns, matrices that are one to it.
+void add_int4_cases(std::vector<OpCase>& cases) {
+  const auto of = [](int64_t rows, int64_t cols) {
+    return MatrixShape{QuantType::kF32, rows, cols, true};
+  };
+  for (const int64_t cols : {128, 896, 8192}) {
+    for (const int64_t num_tokens : {1, 2, 5, 8, 9, 16, 17, 32, 33, 64}) {
+      cases.push_back(linear_case(num_tokens, {of(49, cols)}));
+    }
+  }
+  for (const int64_t num_tokens : {1, 8, 20, 300}) {
+    cases.push_back(linear_case(num_tokens, {of(512, 1024), of(128, 1024), of(128, 1024)}));
   }
 }
 
@@ -330,7 +370,7 @@ std::vector<std::byte> random_matrix(QuantType type, int64_t rows, int64_t cols,
 OpLimits op_case_limits() {
   OpLimits limits;
   limits.max_tokens = 512;
-  limits.max_cols = 1536;
+  limits.max_cols = 8192;
   limits.max_heads = 40;
   limits.max_head_dim = 128;
   limits.max_context = 2048;
@@ -340,6 +380,7 @@ OpLimits op_case_limits() {
 std::vector<OpCase> op_cases() {
   std::vector<OpCase> cases;
   add_linear_cases(cases);
+  add_int4_cases(cases);
   for (const QuantFormat& format : quant_formats()) {
     cases.push_back(embed_case({format.type, 35, format.block_elements == 256 ? 512 : 96}));
   }

@@ -25,6 +25,7 @@ struct OpInstance {
 struct OpNeeds {
   int64_t cols = 0;       // of matrices and rows
   bool odd_rows = false;  // a matrix has a number of rows that is no multiple of 16
+  bool of_int4 = false;   // matrices hold what INT4 rows hold exactly
   int head_dim = 0;
   int heads_per_kv_head = 1;
   DType kv_dtype = DType::kF32;  // of pages, in the place of which a GPU has one of its own

@@ -425,6 +425,10 @@ std::string refusal(StagedContext& ctx, const OpCase& op_case) {
   if (op_case.needs.odd_rows && ctx.device_ctx.weight_dtype == DType::kF8E4M3) {
     return "E4M3 matrices have a multiple of 16 rows";
   }
+  if (op_case.op == "linear" && ctx.device_ctx.weight_dtype == DType::kI4 &&
+      !op_case.needs.of_int4) {
+    return "INT4 rows do not hold its values";
+  }
   if (op_case.needs.head_dim == 0) return {};
   // How a batch is cut depends on the group, and that is fixed when a table is opened.
   OpLimits limits = ctx.limits;

@@ -102,7 +102,7 @@ struct Weight {
   DType dtype = DType::kF32;  // of kRows: bf16, fp8_e4m3 with row_scales, int4 with group_scales
   const float* row_scales = nullptr;       // [rows], value = scale x stored
   const uint16_t* group_scales = nullptr;  // f16 [rows, cols / 128]; see quant/int4_rows.h
-  ScaleGrid scales = {};              // of kSource, in scales_owner
+  ScaleGrid scales = {};                   // of kSource, in scales_owner
   std::shared_ptr<Buffer> scales_owner;
   std::shared_ptr<Buffer> owner;  // null when the payload is borrowed from a mapped file; shared
                                   // because tied embeddings use one matrix twice

@@ -1,7 +1,8 @@
-// A block a row. E4M3: the row's largest value first, then the values; the source is read twice, the
-// second time from the L2 cache. INT4: a warp takes a group of 128 columns, a lane four of them.
-// Bytes: the source once, the result once. Bound: memory, behind a copy over PCIe that is slower.
-// Reference: quantize_row and round_row of pack.cc; quantize_int4_row, whose bits these are.
+// A block a row. E4M3: the row's largest value first, then the values; the source is read twice,
+// the second time from the L2 cache. INT4: a warp takes a group of 128 columns, a lane four of
+// them. Bytes: the source once, the result once. Bound: memory, behind a copy over PCIe that is
+// slower. Reference: quantize_row and round_row of pack.cc; quantize_int4_row, whose bits these
+// are.
 #include <cuda_fp16.h>
 
 #include "ops/cuda/common/reduce.cuh"

@@ -140,7 +140,8 @@ Status open(OpContext& ctx, const OpLimits& limits) {
   SLIPSTREAM_ASSIGN_OR_RETURN(state->cublaslt, CublasLt::open(ctx.cache_folder, ctx.deterministic));
   state->skinny_workspace = Buffer(skinny_workspace_bytes(state->num_sms), device_memory());
   state->skinny_workspace.zero();
-  if (ctx.weight_dtype == DType::kI4) state->dequantized = Buffer(kDequantizedBytes, device_memory());
+  if (ctx.weight_dtype == DType::kI4)
+    state->dequantized = Buffer(kDequantizedBytes, device_memory());
   const int64_t max_splits = (limits.max_context + kLeastSplitLen - 1) / kLeastSplitLen;
   const int64_t most_queries = ctx.deterministic ? limits.max_tokens : limits.max_seqs;
   state->partials_floats = max_splits > 1

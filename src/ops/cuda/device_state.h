@@ -132,7 +132,8 @@ struct DeviceState {
   bool deterministic = false;
   std::unique_ptr<CublasLt> cublaslt;
   Buffer skinny_workspace;
-  Buffer dequantized;  // kDequantizedBytes where matrices are INT4
+  // kDequantizedBytes, where matrices are INT4.
+  Buffer dequantized;
   Buffer partials;  // of split decode attention
   int64_t partials_floats = 0;
   std::array<BatchStaging, kNumSlots> stagings;

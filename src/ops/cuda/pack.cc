@@ -1,7 +1,8 @@
-// bf16, E4M3 with a scale a row, or INT4 rows (quant/int4_rows.h), of what files store. Floats travel
-// as they are and become it on the device; E4M3 with a scale for the tensor or a row is that already, and lies there as in the
-// file. Block formats are dequantised by the host, E4M3 with a scale for every 128 x 128 among
-// them: the products know scales of rows only, so its rows are rounded to E4M3 once more.
+// bf16, E4M3 with a scale a row, or INT4 rows (quant/int4_rows.h), of what files store. Floats
+// travel as they are and become it on the device; E4M3 with a scale for the tensor or a row is that
+// already, and lies there as in the file. Block formats are dequantised by the host, E4M3 with a
+// scale for every 128 x 128 among them: the products know scales of rows only, so its rows are
+// rounded to E4M3 once more.
 #include "ops/cuda/pack.h"
 
 #include <algorithm>

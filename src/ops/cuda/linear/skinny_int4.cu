@@ -1,13 +1,14 @@
 // y[M, N] = x[M, K] W[N, K]^T for M <= 32 and INT4 rows of W: the time of reading W once; and
 // W as bf16, for the GEMM that more tokens take.
 //
-// A block of 8 warps takes 16 or 32 rows; its warps take turns at the groups of 128 columns, so that
-// what a block asks for at a time is contiguous, and their sums are added in one order at the end.
-// Rows of W are the M of mma.sync, tokens its N. A lane's 16 bytes of a row are 32 columns in a
-// place of their own: mma sums over k in any order, as long as x's columns are put into the same. The
-// products are those of x and q; a group's sum is multiplied with its scale in f32. Weights do not depend on the kernel before, so the first of them are requested before waiting for
-// it. x is read through L1 by every warp. Bytes: W once; x once for every block, from caches. Bound:
-// memory. Reference: ops/cpu/ref linear over dequantize_int4_row.
+// A block of 8 warps takes 16 or 32 rows; its warps take turns at the groups of 128 columns, so
+// that what a block asks for at a time is contiguous, and their sums are added in one order at the
+// end. Rows of W are the M of mma.sync, tokens its N. A lane's 16 bytes of a row are 32 columns in
+// a place of their own: mma sums over k in any order, as long as x's columns are put into the same.
+// The products are those of x and q; a group's sum is multiplied with its scale in f32. Weights do
+// not depend on the kernel before, so the first of them are requested before waiting for it. x is
+// read through L1 by every warp. Bytes: W once; x once for every block, from caches. Bound: memory.
+// Reference: ops/cpu/ref linear over dequantize_int4_row.
 #include <cuda_fp16.h>
 
 #include "ops/cuda/common/launch.cuh"
@@ -93,8 +94,7 @@ __global__ void __launch_bounds__(kThreads, kTokenBlocks > 2 ? 1 : 2)
     for (int tile = 0; tile < kRowTiles; ++tile) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        to.values[tile][half] =
-            load_streamed_16(values[tile][half] + int64_t{group} * kGroupBytes);
+        to.values[tile][half] = load_streamed_16(values[tile][half] + int64_t{group} * kGroupBytes);
         to.scales[tile][half] = __ldg(scales[tile][half] + group);
       }
     }
