@@ -28,7 +28,7 @@ struct EngineOptions {
   bool enable_prefix_caching = true;
   bool one_ahead = true;                // prepare the next step while one runs
   std::string kv_cache_dtype = "auto";  // CPU: f16 (auto), f32. GPU: bf16 (auto), fp8, fp8_e4m3
-  std::string quantization = "auto";    // of weights while loading: auto (none), fp8 on a GPU
+  std::string quantization = "auto";    // of weights while loading: auto (none); GPU: fp8, int4
   double gpu_memory_utilization = 0.9;  // share of a GPU's free memory to take at start
   bool deterministic = false;        // on a GPU too, tokens do not depend on the batch around them
   bool skip_tokenizer_init = false;  // ids in, ids out

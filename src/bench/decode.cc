@@ -91,6 +91,7 @@ Result<Json> bench_decode(EngineClient& client, const DecodeBenchOptions& option
   head.config = Json{{"input_len", options.input_len},
                      {"output_len", options.output_len},
                      {"num_prompts", options.num_prompts},
+                     {"quantization", options.quantization},
                      {"seed", options.seed},
                      {"temperature", 0.0},
                      {"num_threads", model.num_threads}};

@@ -16,7 +16,8 @@ struct DecodeBenchOptions {
   int num_prompts = 1;  // per repeat, one after the other
   int repeats = 5;
   uint64_t seed = 1;
-  bool timings = false;  // with phases of the latency gear, in the summary
+  std::string quantization = "auto";  // what the engine was opened with, for the record
+  bool timings = false;               // with phases of the latency gear, in the summary
 };
 
 // Writes a record per repeat and a summary of medians, which is returned. One more repeat runs

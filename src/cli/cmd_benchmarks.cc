@@ -158,6 +158,7 @@ class BenchDecodeCommand : public BenchModelCommand {
     options.repeats = record_flags_.repeats;
     options.seed = shared_.seed.value_or(options.seed);
     options.timings = timings_;
+    options.quantization = shared_.engine.quantization;
     SLIPSTREAM_ASSIGN_OR_RETURN(const Json summary, bench_decode(*model.client, options, records));
     if (timings_ && !record_flags_.json) output.write(phase_words(summary["phases"]) + "\n");
     if (!output.status().ok()) return output.status();

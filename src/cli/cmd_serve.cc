@@ -155,7 +155,7 @@ void ServeCommand::print_ready_line(const Server& server, const std::string& mod
 // What was chosen, for whoever reads the start of a log.
 void print_plan(const ModelInfo& model, const EngineOptions& options, double read_gb_s) {
   const auto kv_bytes = static_cast<uint64_t>(model.kv_bytes_per_token);
-  // A GPU computes with bf16 or FP8, whatever the files store.
+  // A GPU computes with bf16, FP8 or INT4, whatever the files store.
   const std::string kept = model.gpu.empty() ? "" : str(" kept as ", model.flops.layers_format);
   write_stderr(str("slipstream serve: ", model.name, " (", model.family, ", ", model.weights_format,
                    " weights", kept, "), ", model.device, " with ", model.kernels, ", executor ",

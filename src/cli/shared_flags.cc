@@ -104,8 +104,10 @@ std::vector<Flag> format_flags(SharedOptions& o) {
           {"auto", "float32"}, [](const std::string&) {}, "the CPU computes in float32"),
       choice_flag(
           {"quantization", "", "FORMAT", "auto",
-           "auto: weights as the model's files store them; fp8 (GPU): quantised while loading"},
-          {"auto", "fp8"}, [&o](const std::string& value) { o.engine.quantization = value; },
+           "auto: weights as the model's files store them; fp8, int4 (GPU): quantised while "
+           "loading"},
+          {"auto", "fp8", "int4"},
+          [&o](const std::string& value) { o.engine.quantization = value; },
           "weights are not quantised to it while loading"),
       choice_flag({"kv-cache-dtype", "", "TYPE", "auto (CPU f16, GPU bf16)",
                    "type of the KV cache: auto; CPU f16, f32; GPU bf16, fp8, fp8_e4m3"},

@@ -59,14 +59,6 @@ Result<DType> find_kv_dtype(const std::string& name, const Ops& ops) {
       str("kv_cache_dtype is ", quote(name), "; on the CPU it must be auto, f16 or f32"));
 }
 
-Result<DType> find_weight_dtype(const std::string& name, const Ops& ops) {
-  if (name == "auto") return DType::kBF16;
-  if (name == "fp8" && !on_host(ops)) return DType::kF8E4M3;
-  return bad_usage(
-      str("quantization is ", quote(name), "; it must be auto",
-          on_host(ops) ? ": on the CPU weights stay as the files store them" : " or fp8"));
-}
-
 Status check_counts(const EngineOptions& options) {
   SLIPSTREAM_RETURN_IF_ERROR(check_count("max_model_len", options.max_model_len, {}));
   SLIPSTREAM_RETURN_IF_ERROR(check_count("max_num_seqs", options.max_num_seqs, {1, 65536}));
@@ -84,6 +76,15 @@ Status check_counts(const EngineOptions& options) {
 }
 
 }  // namespace
+
+Result<DType> find_weight_dtype(const std::string& quantization, const Ops& ops) {
+  if (quantization == "auto") return DType::kBF16;
+  if (quantization == "fp8" && !on_host(ops)) return DType::kF8E4M3;
+  if (quantization == "int4" && !on_host(ops)) return DType::kI4;
+  return bad_usage(
+      str("quantization is ", quote(quantization), "; it must be auto",
+          on_host(ops) ? ": on the CPU weights stay as the files store them" : ", fp8 or int4"));
+}
 
 Result<const Ops*> find_device(const EngineOptions& options) {
   const std::string& device = options.device;

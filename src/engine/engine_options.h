@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "base/status.h"
 #include "core/dtype.h"
@@ -27,6 +28,9 @@ Result<ResolvedOptions> resolve_options(const EngineOptions& options);
 // The table of options.device, with options.cpu_isa; the CPU's where `auto` finds no GPU that this
 // build can use.
 Result<const Ops*> find_device(const EngineOptions& options);
+
+// What `ops` packs matrices as for a quantization that an option names.
+Result<DType> find_weight_dtype(const std::string& quantization, const Ops& ops);
 
 // Quantization `auto` on a GPU: matrices that the files store as E4M3 stay so.
 void follow_checkpoint(const EngineOptions& options, const Checkpoint& checkpoint,

@@ -45,6 +45,8 @@ TEST(EngineOptionsTest, BadOptionsAreNamed) {
       },
       kBad, "fake_step_us");
   fails([](auto& o) { o.kv_cache_dtype = "int1"; }, kBad, "kv_cache_dtype");
+  fails([](auto& o) { o.quantization = "int3"; }, kBad, "quantization");
+  fails([](auto& o) { o.quantization = "int4"; }, kBad, "on the CPU weights stay as the files");
   fails([](auto& o) { o.max_num_seqs = 0; }, kBad, "max_num_seqs");
   fails([](auto& o) { o.max_num_batched_tokens = 0; }, kBad, "max_num_batched_tokens");
   fails([](auto& o) { o.max_num_batched_tokens = -5; }, kBad, "max_num_batched_tokens");
@@ -88,6 +90,20 @@ TEST(EngineOptionsTest, DummyWeightsNeedOnlyTheConfig) {
   EXPECT_EQ(token_ids(recorder.wait(engine->submit(request).value())).size(), 5u);
 }
 
+TEST(EngineOptionsTest, QuantizationsOfAGpuAreNotTheCpus) {
+  const DeviceMemory device_memory = host_memory();
+  Ops gpu;
+  gpu.memory = &device_memory;
+  const Ops& cpu = *cpu_ops(CpuIsa::kRef);
+  EXPECT_EQ(find_weight_dtype("auto", gpu).value(), DType::kBF16);
+  EXPECT_EQ(find_weight_dtype("fp8", gpu).value(), DType::kF8E4M3);
+  EXPECT_EQ(find_weight_dtype("int4", gpu).value(), DType::kI4);
+  EXPECT_NE(find_weight_dtype("int3", gpu).status().message().find("auto, fp8 or int4"),
+            std::string::npos);
+  EXPECT_TRUE(find_weight_dtype("auto", cpu).ok());
+  for (const char* of_a_gpu : {"fp8", "int4"}) EXPECT_FALSE(find_weight_dtype(of_a_gpu, cpu).ok());
+}
+
 // The GPU's table is not needed: what counts is that its memory is not the host's.
 TEST(EngineOptionsTest, AutoKeepsAnFp8CheckpointsMatricesOnAGpu) {
   TempFolder folder;
@@ -115,6 +131,7 @@ TEST(EngineOptionsTest, AutoKeepsAnFp8CheckpointsMatricesOnAGpu) {
   EXPECT_TRUE(resolved_with(gpu, "auto", *fp8).keep_stored_dtypes);
   // `fp8` means every matrix, and the CPU packs what it gets.
   EXPECT_FALSE(resolved_with(gpu, "fp8", *fp8).keep_stored_dtypes);
+  EXPECT_FALSE(resolved_with(gpu, "int4", *fp8).keep_stored_dtypes);
   EXPECT_FALSE(resolved_with(*cpu_ops(CpuIsa::kRef), "auto", *fp8).keep_stored_dtypes);
   EXPECT_EQ(resolved_with(gpu, "auto", *open("F16")).weight_dtype, DType::kBF16);
 }

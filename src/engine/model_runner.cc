@@ -326,8 +326,7 @@ Status ModelRunner::load_state(const EngineOptions& options, const ResolvedOptio
   const TpShard shard = tp_shard(*part.comm);
   const auto free_at_start = static_cast<double>(ops.memory->free_bytes());
   const int64_t needed_bytes =
-      !on_host(ops)
-          ? dtype_row_bytes(resolved.weight_dtype, num_weights(part.spec, shard))
+      !on_host(ops) ? dtype_row_bytes(resolved.weight_dtype, num_weights(part.spec, shard))
       : checkpoint_ != nullptr
           ? static_cast<int64_t>(checkpoint_->file_bytes())
           : static_cast<int64_t>(quant_format(kDummyWeights).bytes_per_weight() *

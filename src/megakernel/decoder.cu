@@ -95,6 +95,9 @@ Result<DecodeProgram> PersistentDecoder::plan(const DecoderSpec& spec,
       if (weight->dtype != dtype) return bad_usage("its matrices are of different formats");
     }
   }
+  if (dtype != DType::kBF16 && dtype != DType::kF8E4M3) {
+    return bad_usage(str("its matrices are ", dtype_name(dtype), "; it knows bf16 and fp8_e4m3"));
+  }
   SLIPSTREAM_ASSIGN_OR_RETURN(
       DecodeProgram program,
       make_program(spec, stream_format(dtype), stream_format(weights.lm_head.dtype)));

@@ -27,7 +27,7 @@ struct ChunkRunnerOptions {
   int64_t max_tokens = 512;  // of all chunks of one call
   int64_t max_context = 512;
   DType kv_dtype = DType::kF32;
-  DType weight_dtype = DType::kBF16;  // of a GPU's matrices: bf16 or fp8_e4m3
+  DType weight_dtype = DType::kBF16;  // of a GPU's matrices: bf16, fp8_e4m3 or int4
   bool keep_stored_dtypes = false;    // see OpContext
   bool deterministic = false;         // see OpContext
 };
