@@ -18,9 +18,11 @@
 // kConsumerWarps slices (see SliceRound).
 //
 // A CTA's stream holds, for each layer and product, tile after tile, round after round, what fills
-// one slot of the ring after the other: for each slice of the round a block of up to kSlotStages
-// stages of kStageBytes. The 16 rows of the matrix multiply-accumulate are a tile's 16 >> fold
-// rows, times the 1 << fold parts of the slice; pack.cu says which word of a stage is which.
+// one slot of the ring after the other: for each slice of the round a block of slot_block().bytes.
+// That is up to kSlotStages stages of kStageBytes of a tile, or of INT4 the slice of two tiles, one
+// behind the other, values and then scales. The 16 rows of the matrix multiply-accumulate are a
+// tile's 16 >> fold rows, times the 1 << fold parts of the slice; pack.cu says which word of a
+// stage is which.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +37,8 @@ constexpr int kSliceCols = 128;
 constexpr int kBlockTokens = 16;  // KV positions of a page
 
 constexpr uint32_t kRingEnd = 1u << 31;  // with the id of a launch's last token
-constexpr int kMostScaledRounds = 2;     // of an input of E4M3 products, but for kDown
+constexpr int kMostScaledRounds = 2;     // of an input of is_scaled() products, but for kDown
+constexpr int kMostI4DownRounds = 12;    // of the input of an INT4 kDown
 constexpr int kMaxTableTiles = 24;       // tiles of a CTA, of products that have a table of rows
 constexpr int kMaxEndIds = 8;
 constexpr int kMaxLayers = 128;
@@ -61,10 +64,20 @@ constexpr int kLayerStamps = 7;
 enum DecodeProduct : int { kQkv, kOut, kGateUp, kDown, kHead };
 constexpr int kNumProducts = 5;
 
-enum class StreamFormat : int32_t { kBF16, kF8E4M3 };
+enum class StreamFormat : int32_t { kBF16, kF8E4M3, kI4 };
 constexpr int kStageBytes = 1024;  // of a slice
 constexpr int kSlotStages = 2;
-constexpr int kHalfSlotBytes = kConsumerWarps / 2 * kSlotStages * kStageBytes;  // of half the warps
+// INT4: a slice of a tile, f16 scales of its rows behind the values. Tiles of 4 rows are filled up.
+constexpr int kI4Values = 1024;
+constexpr int kI4SliceBytes = kI4Values + kTileRows * 2;
+constexpr int i4_slice_bytes(int fold) { return fold == 0 ? kI4SliceBytes : kI4SliceBytes / 2; }
+// Of half the warps.
+constexpr int half_slot_bytes(StreamFormat layers) {
+  return kConsumerWarps / 2 *
+         (layers == StreamFormat::kI4 ? 2 * kI4SliceBytes : kSlotStages * kStageBytes);
+}
+// x of these enters as integers, or f16, of one scale for all that a warp multiplies.
+constexpr bool is_scaled(StreamFormat format) { return format != StreamFormat::kBF16; }
 // Stages of a slice of a tile of 16 rows; a tile of 8 has half as many, one of 4 a quarter.
 constexpr int full_stages(StreamFormat format) { return format == StreamFormat::kBF16 ? 4 : 2; }
 
@@ -114,16 +127,37 @@ constexpr SliceRound slice_round(const ProductPhase& phase, int round) {
   return {first, left < phase.round_slices ? left : phase.round_slices};
 }
 
-// Stages of a slice of a tile.
+// Stages of a slice of a tile; not of INT4.
 constexpr int num_stages(StreamFormat format, int fold) {
   const int stages = full_stages(format) >> fold;
   return stages > 0 ? stages : 1;
 }
+// Of a slice of a tile, in all slots.
+constexpr int slice_bytes(StreamFormat format, int fold) {
+  return format == StreamFormat::kI4 ? i4_slice_bytes(fold)
+                                     : num_stages(format, fold) * kStageBytes;
+}
+// What the slots hold of a slice: of `num_tiles` tiles, of which each has `bytes` in each of
+// `num_slots`.
+struct SlotBlock {
+  int num_tiles = 1;
+  int num_slots = 1;
+  int bytes = 0;
+};
+constexpr SlotBlock slot_block(StreamFormat format, const TileShare& share, int tile) {
+  const int bytes = slice_bytes(format, share.fold(tile));
+  if (format == StreamFormat::kI4) {
+    if (tile + 1 == share.num_tiles()) return {1, 1, bytes};
+    return {2, 1, bytes + slice_bytes(format, share.fold(tile + 1))};
+  }
+  constexpr int kMost = kSlotStages * kStageBytes;
+  return bytes > kMost ? SlotBlock{1, bytes / kMost, kMost} : SlotBlock{1, 1, bytes};
+}
 // Bytes of a CTA's tiles before `tile`, and of all with tile = num_tiles().
 constexpr int64_t tiles_bytes(const ProductPhase& phase, const TileShare& share, int tile) {
-  int64_t stages = 0;
-  for (int i = 0; i < tile; ++i) stages += num_stages(phase.format, share.fold(i));
-  return stages * phase.num_slices * kStageBytes;
+  int64_t bytes = 0;
+  for (int i = 0; i < tile; ++i) bytes += slice_bytes(phase.format, share.fold(i));
+  return bytes * phase.num_slices;
 }
 constexpr int64_t product_bytes(const ProductPhase& phase, int cta) {
   const TileShare share = tile_share(phase.num_units, cta);

@@ -199,6 +199,12 @@ __device__ void Consumer<Model>::run() {
     at.refresh();
     step.refresh();
     if (step.product() == kOut) attention(step);
+    if constexpr (kI4Layers) {
+      if (step.product() != kHead) {
+        if (!product_i4(step)) return;
+        continue;
+      }
+    }
     if (!product(step)) return;
   }
 }

@@ -42,6 +42,7 @@ template <typename Model>
 class Consumer {
   using Map = typename Model::Map;
   static constexpr int kHeadDim = Model::kHeadDim;
+  static constexpr bool kI4Layers = Model::kLayers == StreamFormat::kI4;
 
  public:
   __device__ Consumer(const DecodeArgs& args, const Place& place) : p(args), at(place) {}
@@ -57,7 +58,7 @@ class Consumer {
     return static_cast<int>(at.warp) - (upper() ? kConsumerWarps / 2 : 0);
   }
   __device__ __forceinline__ uint32_t half_slot() const {
-    return at.smem + p.ring_offset + (state.slot * 2 + upper()) * kHalfSlotBytes;
+    return at.smem + p.ring_offset + (state.slot * 2 + upper()) * Model::kHalfSlotBytes;
   }
   __device__ __forceinline__ void wait_slot() {
     wait(at.smem + Map::full + state.slot * 16 + upper() * 8,
@@ -98,26 +99,27 @@ class Consumer {
     return warp_of_half() < (upper() ? slices.count - lower : lower);
   }
 
+  // Of product(): products of INT4 are product_i4's.
   __device__ __forceinline__ static StreamFormat format_of(Step step) {
-    if constexpr (Model::kLayers == Model::kLmHead) return Model::kLayers;
+    if constexpr (Model::kLayers == Model::kLmHead || kI4Layers) return Model::kLmHead;
     return step.product() == kHead ? Model::kLmHead : Model::kLayers;
   }
 
-  // Of this lane's four columns. Lane t of a multiply-accumulate takes columns 32 t to 32 t + 31,
-  // in units of 8; the units that are loaded together lie side by side.
+  // Of this lane's four columns as bf16 or f16.
   __device__ __forceinline__ uint32_t x_address(int slice) const {
-    return at.smem + Map::x + slice * Map::kSliceBytes + (at.lane & 7) / 2 * (2 * Map::kUnitRow) +
-           (at.lane >> 3) * 16 + (at.lane & 1) * 8;
+    return at.smem + Map::x + slice * Map::slice_bytes(StreamFormat::kBF16) +
+           (at.lane & 7) / 2 * (2 * Map::kUnitRow) + (at.lane >> 3) * 16 + (at.lane & 1) * 8;
   }
   __device__ __forceinline__ void put_x(StreamFormat format, int slice, const float* v,
                                         float scale);
   __device__ __forceinline__ void prefetch_norm(Step step);
   // Give the factor of the products' sums.
-  __device__ __forceinline__ float get_x(Step step);
+  __device__ __forceinline__ float get_x(StreamFormat format, Step step);
   __device__ __forceinline__ float get_mlp(const ProductPhase& phase, int uses);
   __device__ __forceinline__ static void multiply(StreamFormat format, float (&sums)[2][4],
                                                   const uint4& a, const uint4& b, uint32_t x);
   __device__ __forceinline__ bool product(Step step);
+  __device__ __forceinline__ bool product_i4(Step step);
   __device__ __forceinline__ void attention(Step step);
   __device__ __forceinline__ void put_heads(const AttentionShare& share, Step step);
 };

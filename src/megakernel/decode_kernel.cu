@@ -7,11 +7,13 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <array>
 
 #include "megakernel/attention.cuh"
 #include "megakernel/producer.cuh"
 #include "megakernel/products.cuh"
+#include "megakernel/products_i4.cuh"
 #include "megakernel/reducer_exchange.cuh"
 
 namespace slipstream {
@@ -70,7 +72,7 @@ __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_consta
 struct DecodeKernel {
   KernelKey key;
   const void* function = nullptr;
-  int32_t (*ring_offset)(int most_slices) = nullptr;
+  int32_t (*ring_offset)(const ProductPhase* products) = nullptr;
 };
 
 namespace {
@@ -80,7 +82,14 @@ DecodeKernel compiled() {
   using Model = megakernel::KernelModel<kHeadDim, kHeads, kLayers, kLmHead>;
   return {.key = {kHeadDim, kHeads, kLayers, kLmHead},
           .function = reinterpret_cast<const void*>(&megakernel::decode_kernel<Model>),
-          .ring_offset = [](int most_slices) -> int32_t { return Model::Map::ring(most_slices); }};
+          .ring_offset = [](const ProductPhase* products) -> int32_t {
+            int x_bytes = 0;
+            for (int i = 0; i < kNumProducts; ++i) {
+              x_bytes = std::max(
+                  x_bytes, products[i].num_slices * Model::Map::slice_bytes(products[i].format));
+            }
+            return Model::Map::ring(x_bytes);
+          }};
 }
 
 }  // namespace
@@ -88,11 +97,14 @@ DecodeKernel compiled() {
 const DecodeKernel* find_decode_kernel(const KernelKey& key) {
   constexpr StreamFormat kBF16 = StreamFormat::kBF16;
   constexpr StreamFormat kF8 = StreamFormat::kF8E4M3;
+  constexpr StreamFormat kI4 = StreamFormat::kI4;
   static const std::array kernels = {
       compiled<64, 4, kBF16, kBF16>(),  compiled<128, 4, kBF16, kBF16>(),
       compiled<128, 6, kBF16, kBF16>(), compiled<128, 8, kBF16, kBF16>(),
       compiled<96, 2, kBF16, kBF16>(),  compiled<128, 4, kF8, kBF16>(),
-      compiled<96, 2, kF8, kBF16>()};
+      compiled<96, 2, kF8, kBF16>(),    compiled<64, 4, kI4, kBF16>(),
+      compiled<128, 4, kI4, kBF16>(),   compiled<128, 6, kI4, kBF16>(),
+      compiled<96, 2, kI4, kBF16>()};
   for (const DecodeKernel& kernel : kernels) {
     if (kernel.key.head_dim == key.head_dim &&
         kernel.key.heads_per_kv_head >= key.heads_per_kv_head && kernel.key.layers == key.layers &&
@@ -103,8 +115,8 @@ const DecodeKernel* find_decode_kernel(const KernelKey& key) {
   return nullptr;
 }
 
-int32_t ring_offset(const DecodeKernel& kernel, int most_slices) {
-  return kernel.ring_offset(most_slices);
+int32_t ring_offset(const DecodeKernel& kernel, const ProductPhase* products) {
+  return kernel.ring_offset(products);
 }
 
 DeviceRoom device_room(const DecodeKernel& kernel) {

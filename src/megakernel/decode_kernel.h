@@ -18,8 +18,8 @@ struct KernelKey {
 struct DecodeKernel;
 // Null: none is compiled for this key.
 const DecodeKernel* find_decode_kernel(const KernelKey& key);
-// Where the ring begins in shared memory, by the slices of the widest input.
-int32_t ring_offset(const DecodeKernel& kernel, int most_slices);
+// Where the ring begins in shared memory.
+int32_t ring_offset(const DecodeKernel& kernel, const ProductPhase* products);
 // What the device has for CTAs of this kernel; zeros where it cannot launch it.
 struct DeviceRoom {
   int num_multiprocessors = 0;

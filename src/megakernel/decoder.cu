@@ -29,12 +29,15 @@ constexpr int kMostInFlight = 2;
 constexpr std::chrono::microseconds kLookInterval(20);
 
 StreamFormat stream_format(DType dtype) {
-  return dtype == DType::kF8E4M3 ? StreamFormat::kF8E4M3 : StreamFormat::kBF16;
+  return dtype == DType::kF8E4M3 ? StreamFormat::kF8E4M3
+         : dtype == DType::kI4   ? StreamFormat::kI4
+                                 : StreamFormat::kBF16;
 }
 
 PackedRows rows_of(const Weight& weight, const FloatVector* bias) {
   return {.values = weight.payload,
           .scales = weight.row_scales,
+          .group_scales = weight.group_scales,
           .bias = bias == nullptr ? nullptr : bias->data_or_null()};
 }
 
@@ -95,8 +98,9 @@ Result<DecodeProgram> PersistentDecoder::plan(const DecoderSpec& spec,
       if (weight->dtype != dtype) return bad_usage("its matrices are of different formats");
     }
   }
-  if (dtype != DType::kBF16 && dtype != DType::kF8E4M3) {
-    return bad_usage(str("its matrices are ", dtype_name(dtype), "; it knows bf16 and fp8_e4m3"));
+  if (dtype != DType::kBF16 && dtype != DType::kF8E4M3 && dtype != DType::kI4) {
+    return bad_usage(
+        str("its matrices are ", dtype_name(dtype), "; it knows bf16, fp8_e4m3 and int4"));
   }
   SLIPSTREAM_ASSIGN_OR_RETURN(
       DecodeProgram program,
@@ -111,7 +115,7 @@ Result<DecodeProgram> PersistentDecoder::plan(const DecoderSpec& spec,
   SLIPSTREAM_RETURN_IF_ERROR(
       check_fits(program, {.num_multiprocessors = room.num_multiprocessors,
                            .shared_bytes = room.shared_bytes,
-                           .ring_offset = ring_offset(*kernel, program.most_slices)}));
+                           .ring_offset = ring_offset(*kernel, program.products.data())}));
   return program;
 }
 
@@ -142,10 +146,11 @@ Status PersistentDecoder::State::open(int64_t max_context) {
   SLIPSTREAM_RETURN_IF_ERROR(tables.allocate((most_blocks + kMaxTokens) * sizeof(int32_t)));
   tokens.reserve(kMaxTokens);
 
-  args.ring_offset = ring_offset(*kernel, program.most_slices);
+  args.ring_offset = ring_offset(*kernel, program.products.data());
   const int64_t ring_bytes = shared_bytes - args.ring_offset;
+  const int64_t slot_bytes = 2 * half_slot_bytes(program.key.layers);
   args.num_ring_slots =
-      static_cast<int32_t>(std::min<int64_t>(kMaxRingSlots, ring_bytes / (2 * kHalfSlotBytes)));
+      static_cast<int32_t>(std::min<int64_t>(kMaxRingSlots, ring_bytes / slot_bytes));
   args.most_in_flight = std::min(kMostInFlight, args.num_ring_slots);
 
   streams = Buffer(static_cast<size_t>(program.streams_bytes()), memory);

@@ -2,18 +2,33 @@
 //
 // x enters as two values that add up to it, rounded and what that lost, in two columns of the
 // multiply-accumulate: products of bf16 weights take two bf16, those of E4M3 two f16 of x scaled by
-// a power of two.
+// a power of two, those of INT4 the two bytes of a 15-bit integer.
 #pragma once
 
 #include "megakernel/consumer.cuh"
 
 namespace slipstream::megakernel {
 
-// Four values a lane of a slice, to where fragments are loaded from; for E4M3 weights times
-// `scale`.
+// Four values a lane of a slice, to where fragments are loaded from; where formats are is_scaled()
+// times `scale`. Lane t of a multiply-accumulate takes columns 32 t to 32 t + 31, in units of 16
+// bytes: 8 columns, of INT4 16. The units that are loaded together lie side by side.
 template <typename Model>
 __device__ __forceinline__ void Consumer<Model>::put_x(StreamFormat format, int slice,
                                                        const float* v, float scale) {
+  if (format == StreamFormat::kI4) {
+    const uint32_t to = at.smem + Map::x + slice * Map::slice_bytes(format) + (at.lane >> 3) * 16 +
+                        ((at.lane & 7) >> 2) * (2 * Map::kUnitRow) + (at.lane & 3) * 4;
+    int x[4];
+    int high[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      x[i] = __float2int_rn(v[i] * scale);
+      high[i] = (x[i] + 128) >> 8;  // so that the low byte is a signed one
+    }
+    sts32(to, bytes_of(high[0], high[1], high[2], high[3]));
+    sts32(to + Map::kUnitRow, bytes_of(x[0], x[1], x[2], x[3]));
+    return;
+  }
   const uint32_t to = x_address(slice);
   if (format == StreamFormat::kBF16) {
     const uint32_t low = pack_bf16(v[0], v[1]);
@@ -35,6 +50,18 @@ __device__ __forceinline__ void Consumer<Model>::put_x(StreamFormat format, int 
   }
 }
 
+// What values are multiplied with before they are rounded, and what undoes it, by the largest
+// magnitude (its bits) of all that a warp multiplies, which becomes at least 2^exponent and less
+// than 2^(exponent + 1).
+__device__ __forceinline__ float scale_for(uint32_t most, int exponent, float& inverse) {
+  most = __reduce_max_sync(~0u, most);
+  const int of_most = min(max(static_cast<int>(most >> 23), 32), 220) - 127;
+  inverse = __int_as_float((127 - exponent + of_most) << 23);
+  return __int_as_float((127 + exponent - of_most) << 23);
+}
+constexpr int kE4M3Exponent = 11;
+constexpr int kI4Exponent = 13;
+
 // Brings the weights of the norm before a product to the second cache while x is awaited: from
 // memory they would come later than x. One CTA does it for all.
 template <typename Model>
@@ -51,7 +78,7 @@ __device__ __forceinline__ void Consumer<Model>::prefetch_norm(Step step) {
 
 // The input of q k v, o, gate-up or the LM head, as far as this warp multiplies it.
 template <typename Model>
-__device__ __forceinline__ float Consumer<Model>::get_x(Step step) {
+__device__ __forceinline__ float Consumer<Model>::get_x(StreamFormat format, Step step) {
   constexpr int kXRounds = kMostScaledRounds;  // that are awaited together
   const int product = step.product();
   const int layer = step.layer();
@@ -116,16 +143,13 @@ __device__ __forceinline__ float Consumer<Model>::get_x(Step step) {
       for (int j = 0; j < 4; ++j) most = max(most, __float_as_uint(v[i][j]) & 0x7fffffffu);
     }
     float scale = 1.0f;
-    if (format_of(step) == StreamFormat::kF8E4M3) {
-      // The warp's largest becomes at least 2^11 and less than 2^12.
-      most = __reduce_max_sync(~0u, most);
-      const int exponent = min(max(static_cast<int>(most >> 23), 32), 220);
-      scale = __int_as_float((127 + 11 - (exponent - 127)) << 23);
-      inverse_scale = __int_as_float((127 - 11 + (exponent - 127)) << 23);
+    if (is_scaled(format)) {
+      scale =
+          scale_for(most, format == StreamFormat::kI4 ? kI4Exponent : kE4M3Exponent, inverse_scale);
     }
 #pragma unroll
     for (int i = 0; i < kXRounds; ++i) {
-      if (mine[i]) put_x(format_of(step), slices[i], v[i], scale);
+      if (mine[i]) put_x(format, slices[i], v[i], scale);
     }
   }
 #pragma unroll
@@ -141,7 +165,9 @@ __device__ __forceinline__ float Consumer<Model>::get_x(Step step) {
 // uses of a buffer apart.
 template <typename Model>
 __device__ __forceinline__ float Consumer<Model>::get_mlp(const ProductPhase& phase, int uses) {
-  constexpr int kAtOnce = 8;
+  constexpr bool kIsI4 = Model::kLayers == StreamFormat::kI4;
+  constexpr int kAtOnce = kIsI4 ? kMostI4DownRounds : 8;
+  float inverse_scale = 1.0f;
   const uint32_t bit = ((uses >> 1) & 1) ^ 1;
   const uint32_t* const words = p.mlp_words + (uses & 1) * (phase.num_cols / 2) + at.lane * 2;
 #pragma unroll 1
@@ -154,6 +180,7 @@ __device__ __forceinline__ float Consumer<Model>::get_mlp(const ProductPhase& ph
                         slice * kSliceCols + static_cast<int>(at.lane) * 4 < phase.num_cols;
       w[i] = mine ? poll2(words + slice * (kSliceCols / 2)) : make_uint2(bit, bit);
     }
+    uint32_t most = 0;  // of each word's halves, without signs
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
       int slice;
@@ -163,6 +190,20 @@ __device__ __forceinline__ float Consumer<Model>::get_mlp(const ProductPhase& ph
         if (give_up(num_waits, p.abort)) break;
         w[i] = poll2(words + slice * (kSliceCols / 2));
       }
+      if constexpr (kIsI4) {
+        most = __vmaxu2(most, __vmaxu2(w[i].x & 0x7fff7fffu, w[i].y & 0x7fff7fffu));
+      }
+    }
+    // The sixteenths are multiplied: the factor of the sums is 16 times as large.
+    float scale = 1.0f;
+    if constexpr (kIsI4) {
+      const float2 largest = unpack_f16(most);
+      scale = scale_for(__float_as_uint(fmaxf(largest.x, largest.y)), kI4Exponent, inverse_scale);
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      int slice;
+      if (first + i >= phase.num_rounds || !my_slice(phase, first + i, slice)) break;
       if constexpr (Model::kLayers == StreamFormat::kF8E4M3) {  // f16 is what its products take
         const uint32_t to = x_address(slice);
         sts64(to, w[i].x, w[i].y);
@@ -170,13 +211,14 @@ __device__ __forceinline__ float Consumer<Model>::get_mlp(const ProductPhase& ph
       } else {
         const float2 low = unpack_f16(w[i].x);
         const float2 high = unpack_f16(w[i].y);
-        const float v[4] = {low.x * 16.0f, low.y * 16.0f, high.x * 16.0f, high.y * 16.0f};
-        put_x(Model::kLayers, slice, v, 1.0f);
+        constexpr float kWhole = kIsI4 ? 1.0f : 16.0f;
+        const float v[4] = {low.x * kWhole, low.y * kWhole, high.x * kWhole, high.y * kWhole};
+        put_x(Model::kLayers, slice, v, scale);
       }
     }
   }
   __syncwarp();
-  return Model::kLayers == StreamFormat::kF8E4M3 ? 16.0f : 1.0f;
+  return Model::kLayers == StreamFormat::kBF16 ? 1.0f : 16.0f * inverse_scale;
 }
 
 }  // namespace slipstream::megakernel

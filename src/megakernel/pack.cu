@@ -1,6 +1,7 @@
 // One block a tile: every word of the stream is gathered from the row it belongs to.
 //
-// Bytes: the weights, read and written once. Layout: products.cuh says how fragments are read.
+// Bytes: the weights, read and written once. Layout: products.cuh and products_i4.cuh say how
+// fragments are read.
 #include <cuda_runtime.h>
 
 #include "megakernel/pack.h"
@@ -40,19 +41,68 @@ __device__ SourceRow find_row(const PackProduct& args, const TileShare& share, i
   return {index < args.num_rows ? 0 : -1, index};
 }
 
-__global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ DeviceArgs device) {
-  const PackProduct& args = device.args;
-  const ProductPhase& phase = device.products[args.product];
-  const auto cta = static_cast<int>(blockIdx.x);
-  const auto tile = static_cast<int>(blockIdx.y);
-  const TileShare share = tile_share(phase.num_units, cta);
-  if (tile >= share.num_tiles()) return;
+// A slice of a tile of INT4: words of 4 columns of a row in the lower halves of bytes and the next
+// 4 in the upper ones; then the scales.
+__device__ void pack_i4_slice(const PackProduct& args, const ProductPhase& phase,
+                              const TileShare& share, int tile, int slice, std::byte* to, int i) {
+  const int fold = share.fold(tile);
+  const int num_rows = kTileRows >> fold;
+  const int num_values = i4_slice_bytes(fold) - kTileRows * 2 / (fold == 0 ? 1 : 2);
+  if (i * 4 < num_values) {
+    const int lane = i % (kI4Values / 8) / 4;
+    const int reg = i / (kI4Values / 8) * 4 + i % 4;
+    const int tile_row = lane / 4 + 8 * (reg & 1);
+    const int part = tile_row / num_rows;
+    const int of_part = reg / 2 * 8;
+    const int col = slice * kSliceCols + lane % 4 * 32 + part * (32 >> fold) + of_part;
+    const SourceRow source = find_row(args, share, tile, tile_row % num_rows);
+    uint32_t packed = 0;
+    if (of_part < 32 >> fold && source.part >= 0) {
+      const std::byte* const values = args.parts[source.part].values;
+      const uint32_t stored =
+          *reinterpret_cast<const uint32_t*>(values + (source.row * phase.num_cols + col) / 2);
+      for (int k = 0; k < 4; ++k) {
+        packed |= (stored >> (4 * k) & 0xf) << (8 * k);
+        packed |= (stored >> (4 * (k + 4)) & 0xf) << (8 * k + 4);
+      }
+    }
+    reinterpret_cast<uint32_t*>(to)[i] = packed;
+    return;
+  }
+  const int at = i - num_values / 4;  // of two scales
+  uint32_t packed = 0;
+  for (int half = 0; half < 2; ++half) {
+    // Of a full tile a row and the one 8 further side by side, as a lane wants them.
+    const int row = fold == 0 ? at + 8 * half : 2 * at + half;
+    if (row >= num_rows) continue;
+    const SourceRow source = find_row(args, share, tile, row);
+    if (source.part < 0) continue;
+    const uint16_t* const scales = args.parts[source.part].group_scales;
+    packed |= static_cast<uint32_t>(scales[source.row * phase.num_slices + slice]) << (16 * half);
+  }
+  reinterpret_cast<uint32_t*>(to)[i] = packed;
+}
+
+__device__ void pack_i4_tile(const PackProduct& args, const ProductPhase& phase,
+                             const TileShare& share, int tile, std::byte* product) {
+  const int first = tile & ~1;  // of the slot
+  const SlotBlock block = slot_block(phase.format, share, first);
+  std::byte* const to = product + tiles_bytes(phase, share, first) +
+                        (tile != first ? i4_slice_bytes(share.fold(first)) : 0);
+  const int num_words = i4_slice_bytes(share.fold(tile)) / 4;
+  for (int i = static_cast<int>(threadIdx.x); i < num_words * phase.num_slices; i += kThreads) {
+    const int slice = i / num_words;
+    pack_i4_slice(args, phase, share, tile, slice, to + int64_t{slice} * block.bytes,
+                  i % num_words);
+  }
+}
+
+__device__ void pack_tile(const PackProduct& args, const ProductPhase& phase,
+                          const TileShare& share, int tile, std::byte* product) {
   const int fold = share.fold(tile);
   const int num_rows = kTileRows >> fold;
   const int stages = num_stages(phase.format, fold);
-  std::byte* const to = args.streams + cta * args.stream_stride +
-                        product_offset(device.products, cta, args.layer, args.product) +
-                        tiles_bytes(phase, share, tile);
+  std::byte* const to = product + tiles_bytes(phase, share, tile);
   constexpr int kWords = kStageBytes / 4;
   const bool is_bf16 = phase.format == StreamFormat::kBF16;
   const int num_words = phase.num_slices * stages * kWords;
@@ -93,10 +143,26 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ 
         stage % slot_stages;
     *reinterpret_cast<uint32_t*>(to + block * kStageBytes + word * 4) = packed;
   }
+}
+
+__global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ DeviceArgs device) {
+  const PackProduct& args = device.args;
+  const ProductPhase& phase = device.products[args.product];
+  const auto cta = static_cast<int>(blockIdx.x);
+  const auto tile = static_cast<int>(blockIdx.y);
+  const TileShare share = tile_share(phase.num_units, cta);
+  if (tile >= share.num_tiles()) return;
+  std::byte* const product = args.streams + cta * args.stream_stride +
+                             product_offset(device.products, cta, args.layer, args.product);
+  if (phase.format == StreamFormat::kI4) {
+    pack_i4_tile(args, phase, share, tile, product);
+  } else {
+    pack_tile(args, phase, share, tile, product);
+  }
   if (args.row_table == nullptr || threadIdx.x >= kTileRows) return;
   const auto row = static_cast<int>(threadIdx.x);
   float2 of_row = make_float2(1.0f, 0.0f);
-  if (row < num_rows) {
+  if (row < kTileRows >> share.fold(tile)) {
     const SourceRow source = find_row(args, share, tile, row);
     if (source.part >= 0) {
       const PackedRows& rows = args.parts[source.part];

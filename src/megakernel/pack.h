@@ -7,10 +7,12 @@
 
 namespace slipstream {
 
-// A matrix in device memory: bf16 or E4M3 rows, scales and bias where it has them.
+// A matrix in device memory: bf16, E4M3 or INT4 rows (quant/int4_rows.h), scales and bias where it
+// has them.
 struct PackedRows {
   const std::byte* values = nullptr;
-  const float* scales = nullptr;
+  const float* scales = nullptr;           // of a row
+  const uint16_t* group_scales = nullptr;  // f16 [rows][slices], of INT4
   const float* bias = nullptr;
 };
 

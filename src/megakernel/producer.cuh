@@ -73,7 +73,7 @@ class Producer {
     if (++slot == p.num_ring_slots) slot = 0, parity ^= 1;
   }
   __device__ __forceinline__ uint32_t slot_address() const {
-    return at.smem + p.ring_offset + (slot * 2 + half_) * kHalfSlotBytes;
+    return at.smem + p.ring_offset + (slot * 2 + half_) * Model::kHalfSlotBytes;
   }
   __device__ __forceinline__ uint32_t full_barrier() const {
     return at.smem + Map::full + (slot * 2 + half_) * 8;
@@ -98,24 +98,22 @@ class Producer {
     const ProductPhase& phase = p.products[product];
     const TileShare share = tile_share(phase.num_units, at.cta);
     const int num_tiles = share.num_tiles();
+    SlotBlock block;
 #pragma unroll 1
-    for (int tile = 0; tile < num_tiles; ++tile) {
-      const int stages = num_stages(phase.format, share.fold(tile));
-      const int slot_stages = min(stages, kSlotStages);
+    for (int tile = 0; tile < num_tiles; tile += block.num_tiles) {
+      block = slot_block(phase.format, share, tile);
 #pragma unroll 1
       for (int round = 0; round < phase.num_rounds; ++round) {
         const SliceRound slices = slice_round(phase, round);
         const int lower = slices.lower();
-        const int block = slot_stages * kStageBytes;
-        const std::byte* from = src + half_ * lower * block;
-        const int bytes = (half_ != 0 ? slices.count - lower : lower) * block;
+        const int before = half_ * lower * block.bytes;
+        const int bytes = (half_ != 0 ? slices.count - lower : lower) * block.bytes;
 #pragma unroll 1
-        for (int i = 0; i < stages; i += slot_stages) {
+        for (int i = 0; i < block.num_slots; ++i) {
           at.refresh();
-          copy(from, bytes);
-          from += slices.count * block;
+          copy(src + before, bytes);
+          src += slices.count * block.bytes;
         }
-        src += stages * slices.count * kStageBytes;
       }
     }
   }

@@ -39,13 +39,14 @@ template <typename Model>
 __device__ __forceinline__ bool Consumer<Model>::product(Step step) {
   constexpr int kUnits = 4;  // of x, of a lane
   constexpr uint32_t kUnitBytes = 2 * Map::kUnitRow;
+  constexpr uint32_t kSliceBytes = Map::slice_bytes(StreamFormat::kBF16);  // as of E4M3
   const StreamFormat format = format_of(step);
   const ProductPhase& phase = p.products[step.product()];
   const TileShare share = tile_share(phase.num_units, at.cta);
   const int num_tiles = share.num_tiles();
   const int num_full = share.full();
   const int num_rounds = phase.num_rounds;
-  const uint32_t ring = at.smem + p.ring_offset + upper() * kHalfSlotBytes + at.lane * 16;
+  const uint32_t ring = at.smem + p.ring_offset + upper() * Model::kHalfSlotBytes + at.lane * 16;
   // Of the slot that is loaded next.
   int stages = num_stages(format, share.fold(0));
   uint32_t my_block = warp_of_half() * min(stages, kSlotStages) * kStageBytes;
@@ -53,7 +54,7 @@ __device__ __forceinline__ bool Consumer<Model>::product(Step step) {
   uint4 b[kSlotStages];
   const auto load = [&] {
     wait_slot();
-    const uint32_t from = ring + my_block + state.slot * (2 * kHalfSlotBytes);
+    const uint32_t from = ring + my_block + state.slot * (2 * Model::kHalfSlotBytes);
     a[0] = lds128(from), b[0] = lds128(from + kStageBytes / 2);
     uint32_t loaded = b[0].w;
     if (stages >= kSlotStages) {
@@ -67,19 +68,18 @@ __device__ __forceinline__ bool Consumer<Model>::product(Step step) {
   load();
   if (step.packed != 0) wait_published();
   if (step.packed % Step::kTokenUnit == 0 && lds32(at.smem + Map::token) == kEnded) return false;
-  const float factor = step.product() == kDown
+  const float factor = !kI4Layers && step.product() == kDown
                            ? get_mlp(phase, step.token() * p.num_layers + step.layer())
-                           : get_x(step);
+                           : get_x(format, step);
   int first_slice;
   int last_slice;
   const bool mine = my_slice(phase, 0, first_slice);
   const bool last_mine = my_slice(phase, num_rounds - 1, last_slice);
-  const uint32_t first_x = at.smem + Map::x + first_slice * Map::kSliceBytes +
+  const uint32_t first_x = at.smem + Map::x + first_slice * kSliceBytes +
                            ((at.lane >> 2) & 1) * Map::kUnitRow + (at.lane & 3) * 16;
-  const uint32_t round_x = phase.round_slices * Map::kSliceBytes;
+  const uint32_t round_x = phase.round_slices * kSliceBytes;
   // The last round's halves may be shorter, so that its slices lie elsewhere.
-  const uint32_t last_x =
-      (last_slice - first_slice) * Map::kSliceBytes - (num_rounds - 1) * round_x;
+  const uint32_t last_x = (last_slice - first_slice) * kSliceBytes - (num_rounds - 1) * round_x;
   const bool second = (at.lane & 3) == 1;
   const uint32_t sums_of_row =
       at.smem + Map::sums + ((at.lane >> 2) + (second ? 8 : 0)) * Map::kSumStride + at.warp * 4;

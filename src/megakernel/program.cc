@@ -74,6 +74,32 @@ Status check_spec(const DecoderSpec& spec) {
   return {};
 }
 
+// Inputs that enter products as integers or f16.
+Status check_scaled(const DecodeProgram& program) {
+  const StreamFormat layers = program.key.layers;
+  if (!is_scaled(layers)) return {};
+  const bool is_i4 = layers == StreamFormat::kI4;
+  constexpr int kRoundCols = kConsumerWarps * kSliceCols;
+  const auto& products = program.products;
+  if (std::max(products[kQkv].num_rounds, products[kOut].num_rounds) > kMostScaledRounds) {
+    return unsupported(str("its inputs are wider than the ", kMostScaledRounds * kRoundCols,
+                           " that ", is_i4 ? "INT4" : "FP8", " weights are multiplied with"));
+  }
+  if (!is_i4) return {};
+  if (products[kDown].num_rounds > kMostI4DownRounds) {
+    return unsupported(str("its intermediate_size is more than the ",
+                           kMostI4DownRounds * kRoundCols,
+                           " that INT4 weights are multiplied with"));
+  }
+  for (const ProductPhase& phase : products) {
+    if (phase.num_cols % kSliceCols != 0) {
+      return unsupported(
+          str("an INT4 matrix has ", phase.num_cols, " columns, not a multiple of ", kSliceCols));
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<DecodeProgram> make_program(const DecoderSpec& spec, StreamFormat layers,
@@ -95,18 +121,13 @@ Result<DecodeProgram> make_program(const DecoderSpec& spec, StreamFormat layers,
   program.products[kGateUp] = product_phase(2 * intermediate, spec.hidden_size, layers);
   program.products[kDown] = product_phase(spec.hidden_size, intermediate, layers);
   program.products[kHead] = product_phase(spec.vocab_size, spec.hidden_size, lm_head);
-  const bool scaled = layers == StreamFormat::kF8E4M3;
-  program.products[kQkv].has_table = scaled || attention.qkv_bias;
-  program.products[kOut].has_table = scaled || attention.out_bias;
-  program.products[kGateUp].has_table = scaled || spec.layers.front().mlp.bias;
-  program.products[kDown].has_table = scaled || spec.layers.front().mlp.bias;
-  if (scaled && std::max(program.products[kQkv].num_rounds, program.products[kOut].num_rounds) >
-                    kMostScaledRounds) {
-    return unsupported(str("its inputs are wider than the ",
-                           kMostScaledRounds * kConsumerWarps * kSliceCols,
-                           " that FP8 weights are multiplied with"));
-  }
-  if (lm_head == StreamFormat::kF8E4M3) return unsupported("its LM head is in FP8");
+  const bool row_scales = layers == StreamFormat::kF8E4M3;
+  program.products[kQkv].has_table = row_scales || attention.qkv_bias;
+  program.products[kOut].has_table = row_scales || attention.out_bias;
+  program.products[kGateUp].has_table = row_scales || spec.layers.front().mlp.bias;
+  program.products[kDown].has_table = row_scales || spec.layers.front().mlp.bias;
+  SLIPSTREAM_RETURN_IF_ERROR(check_scaled(program));
+  if (lm_head != StreamFormat::kBF16) return unsupported("its LM head is not in bf16");
   for (const ProductPhase& phase : program.products) {
     if (phase.has_table != 0 && phase.max_tiles > kMaxTableTiles) {
       return unsupported(str("a multiprocessor has ", phase.max_tiles, " tiles of a product, of ",

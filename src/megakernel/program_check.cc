@@ -14,6 +14,7 @@ constexpr std::array<const char*, kNumProducts> kNames = {"qkv", "o", "gate_up",
 constexpr int kResidualRows = 64;
 // While a product's first slot is in registers and another is read, a third is on its way.
 constexpr int kLeastSlots = 3;
+constexpr int kCopyUnit = 16;  // bytes
 
 Status wrong(int product, const std::string& what) {
   return failed(str("the persistent kernel's program is wrong: ", kNames[product], " ", what));
@@ -158,8 +159,8 @@ Status check_sizes(const DecodeProgram& program) {
     return bad("its kernel is compiled for other heads");
   }
   if (program.log2_parts < 0 || program.log2_parts > 7) return bad("its parts of attention");
-  if (program.stream_stride % kStageBytes != 0) return bad("its stream_stride is no whole stage");
-  const bool scaled = program.key.layers == StreamFormat::kF8E4M3;
+  if (program.stream_stride % kCopyUnit != 0) return bad("its stream_stride is no whole copy");
+  const StreamFormat layers = program.key.layers;
   for (int product = 0; product < kNumProducts; ++product) {
     const ProductPhase& phase = program.products[static_cast<size_t>(product)];
     if (phase.num_units < 1 || phase.num_cols < 1 || phase.num_slices < 1 || phase.num_rounds < 1 ||
@@ -167,9 +168,17 @@ Status check_sizes(const DecodeProgram& program) {
       return wrong(product, "is empty");
     }
     if (product == kHead) continue;
-    if (scaled && phase.has_table == 0) return wrong(product, "has no scales");
-    if (scaled && product != kDown && phase.num_rounds > kMostScaledRounds) {
+    if (layers == StreamFormat::kF8E4M3 && phase.has_table == 0) {
+      return wrong(product, "has no scales");
+    }
+    const int most_rounds = product != kDown              ? kMostScaledRounds
+                            : layers == StreamFormat::kI4 ? kMostI4DownRounds
+                                                          : phase.num_rounds;
+    if (is_scaled(layers) && phase.num_rounds > most_rounds) {
       return wrong(product, "has more rounds than are scaled together");
+    }
+    if (layers == StreamFormat::kI4 && phase.num_cols % kSliceCols != 0) {
+      return wrong(product, "has a group of columns that is not full");
     }
   }
   return {};
@@ -202,11 +211,11 @@ Status check_fits(const DecodeProgram& program, const ProgramLimits& limits) {
                             " multiprocessors; the GPU has ", limits.num_multiprocessors));
   }
   const int64_t ring_bytes = limits.shared_bytes - limits.ring_offset;
-  if (ring_bytes < int64_t{kLeastSlots} * 2 * kHalfSlotBytes) {
+  const int64_t least_bytes = int64_t{kLeastSlots} * 2 * half_slot_bytes(program.key.layers);
+  if (ring_bytes < least_bytes) {
     return does_not_fit(str("an input of ", program.most_slices * kSliceCols,
                             " values leaves the persistent kernel ", ring_bytes,
-                            " bytes of shared memory for weights; it needs ",
-                            kLeastSlots * 2 * kHalfSlotBytes));
+                            " bytes of shared memory for weights; it needs ", least_bytes));
   }
   return {};
 }

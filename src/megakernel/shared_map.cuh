@@ -44,15 +44,16 @@ struct SharedMap {
   static constexpr int token = parts_out + 8;
   static constexpr int progress = token + 4;
   static constexpr int kv_layers = progress + 4;  // pointers [layer]
-  // x as two values each, [slice][unit][rounded, lost][lane][8]: see x_address(). During attention
-  // instead the warps' outputs, float [warp][head][head_dim].
+  // x as two values each, [slice][unit][rounded, lost][lane][16 bytes]: see put_x(). During
+  // attention instead the warps' outputs, float [warp][head][head_dim].
   static constexpr int x = (kv_layers + kMaxLayers * 8 + 127) / 128 * 128;
   static constexpr int kUnitRow = 4 * 16;
-  static constexpr int kSliceBytes = kSliceCols * 2 * 2;
+  static constexpr int slice_bytes(StreamFormat format) {
+    return kSliceCols * 2 * (format == StreamFormat::kI4 ? 1 : 2);
+  }
   static constexpr int kOutputs = kAttentionWarps * Heads * HeadDim * 4;
-  static constexpr int ring(int num_slices) {
-    const int bytes = num_slices * kSliceBytes;
-    return (x + (bytes > kOutputs ? bytes : kOutputs) + 127) / 128 * 128;
+  static constexpr int ring(int x_bytes) {
+    return (x + (x_bytes > kOutputs ? x_bytes : kOutputs) + 127) / 128 * 128;
   }
 };
 
@@ -64,6 +65,7 @@ struct KernelModel {
   static constexpr int kHeads = Heads;
   static constexpr StreamFormat kLayers = Layers;
   static constexpr StreamFormat kLmHead = LmHead;
+  static constexpr int kHalfSlotBytes = half_slot_bytes(Layers);
 };
 
 }  // namespace slipstream::megakernel
