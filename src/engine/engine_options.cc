@@ -136,8 +136,11 @@ Result<ResolvedOptions> resolve_options(const EngineOptions& options) {
   }
   resolved.dummy_weights = options.load_format == "dummy";
   resolved.fake_executor = options.executor == "fake";
-  const bool of_device = (options.executor == "graph" || options.executor == "megakernel") &&
-                         resolved.ops->replay != nullptr;
+  const bool of_device = options.executor == "graph" || options.executor == "megakernel";
+  if (of_device && resolved.ops->replay == nullptr) {
+    return bad_usage(str("executor ", options.executor, " needs a GPU and the device is ",
+                         resolved.ops->memory->name, ": use --device cuda or --executor auto"));
+  }
   if (options.executor != "auto" && options.executor != "eager" && !of_device &&
       !resolved.fake_executor) {
     return bad_usage(str("executor is ", quote(options.executor), "; it must be auto, eager",

@@ -37,6 +37,11 @@ TEST(EngineOptionsTest, BadOptionsAreNamed) {
   fails([](auto& o) { o.num_threads = 100'000; }, kBad, "num_threads");
   fails([](auto& o) { o.load_format = "gguf"; }, kBad, "load_format");
   fails([](auto& o) { o.executor = "fast"; }, kBad, "executor");
+  for (const char* of_gpu : {"graph", "megakernel"}) {
+    fails([of_gpu](auto& o) { o.executor = of_gpu; }, kBad,
+          str("executor ", of_gpu, " needs a GPU"));
+    fails([of_gpu](auto& o) { o.executor = of_gpu; }, kBad, "--executor auto");
+  }
   fails([](auto& o) { o.fake_step_us = 5; }, kBad, "fake_step_us");
   fails(
       [](auto& o) {

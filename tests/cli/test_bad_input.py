@@ -32,7 +32,7 @@ def test_unknown_flags_and_commands(slipstream, stories):
     (("-t", "9999"), "core"),
     (("--device", "tpu"), "available: auto, cpu"),
     (("--cpu-isa", "neon"), "available: auto, ref, avx2, avx512"),
-    (("--executor", "megakernel"), "it must be auto, eager"),
+    (("--executor", "megakernel"), "use --device cuda or --executor auto"),
     (("--quantization", "int3"), "available: auto, fp8, int4"),
     (("--quantization", "fp8", "--device", "cpu"), "on the CPU weights stay as the files store"),
     (("--quantization", "int4", "--device", "cpu"), "on the CPU weights stay as the files store"),
