@@ -7,6 +7,7 @@
 
 namespace slipstream {
 
+struct FakeRuns;     // engine/fake_executor.h
 struct StepProfile;  // slipstream/step_profile.h
 class TraceWriter;   // base/trace.h
 
@@ -23,8 +24,8 @@ struct EngineOptions {
   std::string cpu_isa = "auto";      // auto, ref, avx2, avx512: the kernels of the CPU backend
   std::string load_format = "auto";  // auto, dummy (seeded random weights from config.json alone)
   std::string executor = "auto";     // auto, eager, graph, megakernel; fake: no model (load tests)
-  bool fake_runs = false;            // executor fake: it has a latency gear
-  int64_t fake_step_us = 0;          // executor fake: the shortest time from step to step
+  const FakeRuns* fake_runs = nullptr;  // executor fake: its latency gear; must outlive the engine
+  int64_t fake_step_us = 0;             // executor fake: the shortest time from step to step
   bool enable_prefix_caching = true;
   bool one_ahead = true;                // prepare the next step while one runs
   std::string kv_cache_dtype = "auto";  // CPU: f16 (auto), f32. GPU: bf16 (auto), fp8, fp8_e4m3
@@ -32,9 +33,8 @@ struct EngineOptions {
   double gpu_memory_utilization = 0.9;  // share of a GPU's free memory to take at start
   bool deterministic = false;        // on a GPU too, tokens do not depend on the batch around them
   bool skip_tokenizer_init = false;  // ids in, ids out
-  int64_t max_model_len = 0;         // tokens of one sequence; 0 = the model's own limit, as far
-                                     // as the KV memory allows
-  int32_t max_num_seqs = 16;         // sequences that run at once
+  int64_t max_model_len = 0;  // tokens of a sequence; 0 = all that the model and KV memory allow
+  int32_t max_num_seqs = 16;  // sequences that run at once
   int64_t max_num_batched_tokens = 512;  // tokens of one step, prefill and decode together
   int64_t max_queued_requests = 4096;    // waiting requests; more are refused
   int64_t kv_cache_bytes = 0;            // 0 = enough for max_num_seqs, at most a quarter of memory

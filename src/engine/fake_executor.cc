@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <chrono>
 #include <limits>
 #include <thread>
@@ -51,6 +52,23 @@ struct FakeSteps {
     const uint64_t place =
         (static_cast<uint64_t>(position) << 32) | static_cast<uint32_t>(token_id);
     return options.answer_ids[SplitMix64(place).below(options.answer_ids.size())];
+  }
+
+  // What is drawn where `winner` stands out, by a row without penalties, masks or logprobs.
+  struct Draw {
+    float temperature = 0.0f;
+    uint64_t seed = 0;
+    int64_t position = 0;  // of the token drawn
+    uint32_t choice_idx = 0;
+  };
+  int32_t drawn_id(int32_t winner, const Draw& draw) const {
+    if (options.runs == nullptr || draw.temperature == 0.0f) return winner;
+    SplitMix64 of_place((static_cast<uint64_t>(draw.position) << 32) |
+                        static_cast<uint32_t>(winner));
+    const uint64_t of_words =
+        std::bit_cast<uint32_t>(draw.temperature) + (static_cast<uint64_t>(draw.choice_idx) << 32);
+    SplitMix64 random(of_place.next() ^ SplitMix64(draw.seed ^ of_words).next());
+    return options.answer_ids[random.below(options.answer_ids.size())];
   }
 
   FakeExecutorOptions options;
@@ -123,7 +141,11 @@ class FakeSampler final : public DeviceSampler {
     for (size_t i = 0; i < rows.size(); ++i) {
       const SampleRow& row = rows[i];
       const bool is_plain = row.state < 0 && row.num_logprobs < 0;
-      drawn.ids.push_back(is_plain ? steps_->winners[static_cast<size_t>(row.row)]
+      const int32_t winner = steps_->winners[static_cast<size_t>(row.row)];
+      drawn.ids.push_back(is_plain ? steps_->drawn_id(winner, {.temperature = row.temperature,
+                                                               .seed = row.seed,
+                                                               .position = row.position,
+                                                               .choice_idx = row.choice_idx})
                                    : sample(row, drawn.logprobs[i] = {}));
     }
     drawn.ready_ns = steps_->end_ns;
@@ -198,16 +220,19 @@ class FakeSampler final : public DeviceSampler {
   std::vector<float> row_;
 };
 
-// Its tokens are those of the steps, one a step's time; a stop takes effect after one more.
+// One token a step's time; a stop takes effect after one more.
 class FakeResident final : public ResidentDecoder {
  public:
-  explicit FakeResident(std::shared_ptr<FakeSteps> steps) : steps_(std::move(steps)) {}
+  explicit FakeResident(std::shared_ptr<FakeSteps> steps)
+      : steps_(std::move(steps)), runs_(*steps_->options.runs) {}
 
   const char* name() const override { return "fake run"; }
   int64_t most_tokens() const override { return 64; }
   int64_t most_end_ids() const override { return 1; }
+  int64_t hang_ns() const override { return runs_.hang_ns; }
   Status start(const DecodeRun& run) override {
     SLIPSTREAM_CHECK(ended_, "one run at a time");
+    if (runs_.start_fails) return failed("the fake decoder does not start");
     const int64_t num_blocks = (run.position + run.max_tokens - 1) / 16 + 1;
     SLIPSTREAM_CHECK(std::ssize(run.block_table) >= num_blocks, "a block for every position");
     run_ = run;
@@ -218,26 +243,43 @@ class FakeResident final : public ResidentDecoder {
   }
   std::span<const int32_t> wait(int64_t num_known, int64_t timeout_ns) override {
     const int64_t until_ns = steady_now_ns() + timeout_ns;
-    while (!ended_ && std::ssize(tokens_) <= num_known) {
+    while (!ended_ && std::ssize(tokens_) <= num_known + runs_.num_ahead) {
       const int64_t last_ns = steps_->options.step_ns == 0 ? 0 : steps_->end_ns;
-      const int64_t next_ns = last_ns + steps_->options.step_ns;
+      const int64_t next_ns = hangs() ? until_ns + 1 : last_ns + steps_->options.step_ns;
       std::this_thread::sleep_until(std::chrono::steady_clock::time_point(
           std::chrono::nanoseconds(std::min(next_ns, until_ns))));
       if (next_ns > until_ns) break;
       steps_->end_ns = std::max(next_ns, steady_now_ns());
-      const int64_t count = std::ssize(tokens_);
-      const int32_t last_id = count == 0 ? run_.token_id : tokens_.back();
-      tokens_.push_back(steps_->next_id(last_id, run_.position + count));
-      ended_ = stopping_ || tokens_.back() == end_id_ || count + 1 == run_.max_tokens;
+      tokens_.push_back(next_token());
+      ended_ = stopping_ || tokens_.back() == end_id_ || tokens_.back() == kBadLogits ||
+               std::ssize(tokens_) == run_.max_tokens;
     }
     return tokens_;
   }
   bool ended() const override { return ended_; }
   void stop() override { stopping_ = true; }
   void abort() override { ended_ = true; }
+  std::vector<PhaseTime> phase_times() override {
+    SLIPSTREAM_CHECK(ended_, "phases are known between runs");
+    if (tokens_.empty()) return {};
+    return {{.name = "token", .us = static_cast<double>(steps_->options.step_ns) * 1e-3}};
+  }
 
  private:
+  int64_t next_position() const { return run_.position + std::ssize(tokens_) + 1; }
+  bool hangs() const { return next_position() == runs_.hangs_at; }
+  int32_t next_token() const {
+    if (next_position() == runs_.bad_logits_at) return kBadLogits;
+    const int32_t last_id = tokens_.empty() ? run_.token_id : tokens_.back();
+    return steps_->drawn_id(steps_->next_id(last_id, next_position() - 1),
+                            {.temperature = run_.temperature,
+                             .seed = run_.seed,
+                             .position = next_position(),
+                             .choice_idx = run_.choice_idx});
+  }
+
   std::shared_ptr<FakeSteps> steps_;
+  const FakeRuns runs_;
   DecodeRun run_;
   int32_t end_id_ = -1;
   std::vector<int32_t> tokens_;
@@ -256,7 +298,7 @@ int64_t StepPacer::next_end(int64_t now_ns) {
 FakeModel make_fake_model(FakeExecutorOptions options) {
   const auto steps = std::make_shared<FakeSteps>(std::move(options));
   FakeModel model{std::make_unique<FakeExecutor>(steps), std::make_unique<FakeSampler>(steps), {}};
-  if (steps->options.with_resident) model.resident = std::make_unique<FakeResident>(steps);
+  if (steps->options.runs != nullptr) model.resident = std::make_unique<FakeResident>(steps);
   return model;
 }
 

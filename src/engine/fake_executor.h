@@ -35,6 +35,17 @@ class StepPacer {
   int64_t earliest_ns_ = 0;
 };
 
+// How the resident decoder behaves. Its tokens are those of the steps; so that what it is told of a
+// draw shows, both give other tokens for another seed or temperature above 0.
+struct FakeRuns {
+  int64_t hang_ns = 5'000'000'000;
+  int64_t num_ahead = 0;  // tokens that it computes beyond those that are looked at
+  bool start_fails = false;
+  // Positions of tokens; -1: none.
+  int64_t hangs_at = -1;
+  int64_t bad_logits_at = -1;
+};
+
 struct FakeExecutorOptions {
   int64_t vocab_size = 0;
   std::vector<int32_t> answer_ids;  // what answers are made of; not empty
@@ -44,13 +55,13 @@ struct FakeExecutorOptions {
   GraphExecutorOptions graph;
   int64_t max_num_batched_tokens = 1;
   int64_t max_model_len = 1;
-  bool with_resident = false;
+  const FakeRuns* runs = nullptr;  // null: no resident decoder
 };
 // They share what a step has found, and live and end together.
 struct FakeModel {
   std::unique_ptr<Executor> executor;
   std::unique_ptr<DeviceSampler> sampler;
-  std::unique_ptr<ResidentDecoder> resident;  // null unless asked for
+  std::unique_ptr<ResidentDecoder> resident;  // with FakeRuns
 };
 FakeModel make_fake_model(FakeExecutorOptions options);
 

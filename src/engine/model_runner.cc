@@ -411,12 +411,13 @@ void ModelRunner::fake_state(const EngineOptions& options) {
   fake.graph = graph_options(options);
   fake.max_num_batched_tokens = limits_.max_num_batched_tokens;
   fake.max_model_len = limits_.max_model_len;
-  fake.with_resident = options.fake_runs;
+  fake.runs = options.fake_runs;
   info_.weights_format = "fake";
   FakeModel model = make_fake_model(std::move(fake));
   executors_.push_back(std::move(model.executor));
   sampler_ = std::move(model.sampler);
   resident_ = std::move(model.resident);
+  if (resident_ != nullptr) info_.latency_executor = resident_->name();
 }
 
 ModelRunner::~ModelRunner() {
