@@ -83,6 +83,7 @@ struct EngineStats {
   int64_t device_busy_ns = 0;        // time that a GPU has been at work on steps
   const char* executor_in_use = "";  // of the last step; a constant
   int64_t num_runs = 0;              // of the latency gear: many tokens of a lone request
+  int64_t num_runs_stopped = 0;      // of them, that were over before their last token
   int64_t num_run_tokens = 0;        // that came of them
   StepHostNs step_host_ns;
   // Time of the engine's thread that a step takes beside waiting for the computation, in quarters
@@ -110,8 +111,7 @@ class Engine {
   // what can never run (parameters, length), failed when the queue is full.
   virtual Result<RequestId> submit(Request request) = 0;
 
-  // Ends a request within one step: its last event has FinishReason::kAbort. Unknown or finished
-  // ids are ignored: a late cancel is normal.
+  // Ends a request within a step, with FinishReason::kAbort. Unknown or finished ids are ignored.
   virtual void cancel(RequestId id) = 0;
 
   virtual EngineStats stats() const = 0;

@@ -176,13 +176,19 @@ std::vector<PhaseTime> EngineLoop::latency_phases() {
   return future.get();
 }
 
-void EngineLoop::answer(const Measurement& measurement, bool ends) {
-  if (measurement.read_gb_s != nullptr) {
-    measurement.read_gb_s->set_value(ends ? 0.0 : runner_.measure_read_gb_s());
-  } else {
-    const bool measured = !ends && resident_ != nullptr && !run_.under_way;
-    measurement.phases->set_value(measured ? resident_->phase_times() : std::vector<PhaseTime>());
+// A run that is under way has the device, and tells of itself when it has ended: its end, which any
+// mail brings about, is waited for.
+void EngineLoop::answer_measurements(bool ends) {
+  if (run_.under_way) return;
+  for (const Measurement& measurement : measurements_) {
+    if (measurement.read_gb_s != nullptr) {
+      measurement.read_gb_s->set_value(ends ? 0.0 : runner_.measure_read_gb_s());
+    } else {
+      const bool measured = !ends && resident_ != nullptr;
+      measurement.phases->set_value(measured ? resident_->phase_times() : std::vector<PhaseTime>());
+    }
   }
+  measurements_.clear();
 }
 
 void EngineLoop::run() noexcept {
@@ -193,13 +199,11 @@ void EngineLoop::run() noexcept {
     add_events(mail);
     runner_.draws_on_device() ? device_step() : step();
     count_host_time(steady_now_ns() - began_ns - waited_ns_);
-    for (const Measurement& measurement : mail.measurements) answer(measurement, false);
+    answer_measurements(false);
   }
-  for (std::unique_ptr<ActiveRequest>& request : mail.submitted) {
-    requests_.emplace(request->id(), std::move(request));
-  }
-  for (const Measurement& measurement : mail.measurements) answer(measurement, true);
+  add_events(mail);
   abort_everything();
+  answer_measurements(true);
 }
 
 // Waits for mail when there is nothing to run. Nothing ever waits for its deadline alone: while a
@@ -231,6 +235,7 @@ void EngineLoop::add_events(Mail& mail) {
     event.request = id;
     scheduler_events_.push_back(event);
   }
+  measurements_.insert(measurements_.end(), mail.measurements.begin(), mail.measurements.end());
 }
 
 void EngineLoop::end_request(RequestId id, FinishReason reason, std::string error) {
@@ -476,7 +481,7 @@ void EngineLoop::count_host_time(int64_t host_ns) {
 void EngineLoop::abort_everything() {
   if (running_.under_way)
     (void)runner_.drawn(running_.slot);  // what the device reads is freed soon
-  if (run_.under_way) end_run();
+  if (run_.under_way) end_run_now();
   std::vector<RequestId> ids;
   for (const auto& [id, request] : requests_) ids.push_back(id);
   std::sort(ids.begin(), ids.end());

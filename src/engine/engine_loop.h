@@ -103,7 +103,9 @@ class EngineLoop {
     int64_t position = 0;   // of the token that it began with
     int64_t num_taken = 0;  // of its tokens
     int64_t last_token_ns = 0;
-    bool stopping = false;
+    bool stopping = false;   // no longer than it must
+    bool leaving = false;    // nothing more is taken; the planned step waits for the device
+    bool continues = false;  // with leaving: another run could follow
     bool under_way = false;
   };
 
@@ -113,7 +115,7 @@ class EngineLoop {
   void run() noexcept;
   bool take_mail(Mail& mail);
   void add_events(Mail& mail);
-  void answer(const Measurement& measurement, bool ends);
+  void answer_measurements(bool ends);
   void step();
   void plan(StepPlan& plan, TraceLane* lane);
   bool find_active(const SchedulerOutput& output);
@@ -129,9 +131,13 @@ class EngineLoop {
   bool start_run();
   void run_step();
   void take_run_token(int32_t token_id);
-  void end_run();
-  void abort_resident();
+  void leave_run(bool continues, bool is_used_up);
+  void stop_run();
+  void finish_run();
   void give_up_run();
+  void end_run_now();
+  bool wait_for_end(int64_t until_ns);
+  void abort_run();
   void drop_resident(const std::string& why);
   void launch(DeviceStep& step);
   void take_pending(ForwardBatch& batch) const;
@@ -141,6 +147,7 @@ class EngineLoop {
   void collect(DeviceStep& step);
   bool alive(RequestId id) const { return requests_.contains(id); }
   void end_request(RequestId id, FinishReason reason, std::string error = {});
+  bool end_overdue();
   void end_unscheduled(const SchedulerOutput& output);
   void drop_stale(const SchedulerOutput& output);
   void plan_jobs(const SchedulerOutput& output, std::span<const int32_t> drawn_idx);
@@ -204,8 +211,9 @@ class EngineLoop {
   std::vector<SampleRow> sample_rows_;
   ResidentDecoder* resident_;  // null: none, or none that works
   LoneRun run_;
-  int num_alone_steps_ = 0;  // in a row, of one request
-  int64_t run_busy_ns_ = 0;  // that runs have taken
+  int num_alone_steps_ = 0;                // in a row, of one request
+  int64_t run_busy_ns_ = 0;                // that runs have taken
+  std::vector<Measurement> measurements_;  // asked for, and made when no run is under way
 
   std::thread thread_;  // last: it uses all of the above
 };

@@ -36,6 +36,7 @@ class Recorder {
       for (const TokenEvent& event : events) {
         events_[event.request].push_back(event);
         if (event.finish != FinishReason::kNone) ++num_ended_;
+        held_ = held_ || std::ssize(events_[event.request]) == num_events_to_hold_;
       }
       changed_.notify_all();
       changed_.wait(lock, [this] { return !held_; });
@@ -46,9 +47,15 @@ class Recorder {
     const std::lock_guard lock(mutex_);
     held_ = true;
   }
+  // The same from the step on in which a request gets its `count`th event.
+  void hold_at(size_t count) {
+    const std::lock_guard lock(mutex_);
+    num_events_to_hold_ = static_cast<int64_t>(count);
+  }
   void let_go() {
     const std::lock_guard lock(mutex_);
     held_ = false;
+    num_events_to_hold_ = 0;
     changed_.notify_all();
   }
   std::vector<TokenEvent> wait(RequestId id) {
@@ -58,9 +65,10 @@ class Recorder {
     });
     return events_[id];
   }
-  void wait_for_token(RequestId id) {
+  void wait_for_token(RequestId id) { wait_for_tokens(id, 1); }
+  void wait_for_tokens(RequestId id, size_t count) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !events_[id].empty(); });
+    changed_.wait(lock, [&] { return events_[id].size() >= count; });
   }
   std::vector<TokenEvent> events(RequestId id) {
     const std::lock_guard lock(mutex_);
@@ -73,6 +81,7 @@ class Recorder {
   std::map<RequestId, std::vector<TokenEvent>> events_;
   int64_t num_ended_ = 0;
   bool held_ = false;
+  int64_t num_events_to_hold_ = 0;
 };
 
 inline EngineOptions tiny_options() {

@@ -20,8 +20,8 @@ namespace {
 constexpr int kStepsBeforeRun = 4;
 // How long to look away from the mail.
 constexpr int64_t kWaitNs = 1'000'000;
-// Without a token for so long a run is given up.
-constexpr int64_t kHangNs = 5'000'000'000;
+// How long to wait for the end of a run that was aborted.
+constexpr int64_t kAbortNs = 1'000'000'000;
 
 // Logits that nothing changes, drawn from without filters.
 bool is_plain(const SamplingParams& params) {
@@ -45,6 +45,19 @@ bool EngineLoop::may_run_alone() {
   const int64_t num_generated = request.num_generated();
   return num_generated > 0 && num_generated >= request.sampling().min_tokens &&
          request.max_new_tokens() - num_generated > 2 && is_plain(request.sampling());
+}
+
+// Those whose deadline has come, among them requests that the scheduler has not heard of, for it
+// hears of nothing until a token is there.
+bool EngineLoop::end_overdue() {
+  const int64_t now_ns = steady_now_ns();
+  std::vector<RequestId> overdue;
+  for (const auto& [id, request] : requests_) {
+    const int64_t deadline_ns = request->deadline_ns();
+    if (deadline_ns != 0 && deadline_ns <= now_ns) overdue.push_back(id);
+  }
+  for (const RequestId id : overdue) end_request(id, FinishReason::kDeadline);
+  return !overdue.empty();
 }
 
 // Takes the results that are due, then begins a run in place of the next step.
@@ -117,37 +130,38 @@ void EngineLoop::drop_resident(const std::string& why) {
 
 // Takes the run's next token, if it is there, and plans the step after it.
 void EngineLoop::run_step() {
-  if (mail_came_) resident_->stop();
-  const int64_t asked_ns = steady_now_ns();
+  if (end_overdue() || mail_came_) stop_run();
+  // Nobody's end waits for a token.
+  if (!events_.empty()) publish(SchedulerOutput());
   {
     const std::lock_guard lock(mutex_);
     stats_.step_started_ns = run_.last_token_ns;
     stats_.step_num_tokens = 1;
   }
-  const std::span<const int32_t> tokens = resident_->wait(run_.num_taken, kWaitNs);
+  const int64_t asked_ns = steady_now_ns();
+  const int64_t num_known = run_.leaving ? resident_->most_tokens() : run_.num_taken;
+  const std::span<const int32_t> tokens = resident_->wait(num_known, kWaitNs);
   const int64_t now_ns = steady_now_ns();
-  waited_ns_ += now_ns - asked_ns;
-  run_.stopping = run_.stopping || mail_came_;
-  if (std::ssize(tokens) <= run_.num_taken) {
-    if (resident_->ended() || now_ns - run_.last_token_ns > kHangNs) give_up_run();
-    return;
+  if (!run_.leaving && std::ssize(tokens) > run_.num_taken) {
+    waited_ns_ += now_ns - asked_ns;
+    run_busy_ns_ += now_ns - run_.last_token_ns;
+    run_.last_token_ns = now_ns;
+    take_run_token(tokens[static_cast<size_t>(run_.num_taken++)]);
+    if (run_.stopping) state_.give_back_ahead(run_.request);
+    plan_next();
+    const SchedulerOutput& output = running_.plan.output;
+    const bool continues = output.scheduled.size() == 1 && output.num_tokens == 1 &&
+                           !run_.stopping && output.scheduled.front().request() == run_.request &&
+                           output.scheduled.front().begin == run_.position + run_.num_taken;
+    const bool is_used_up = resident_->ended() && run_.num_taken == std::ssize(tokens);
+    if (continues && !is_used_up) return;
+    leave_run(continues, is_used_up);
   }
-  run_busy_ns_ += now_ns - run_.last_token_ns;
-  run_.last_token_ns = now_ns;
-  take_run_token(tokens[static_cast<size_t>(run_.num_taken++)]);
-  if (run_.stopping) state_.give_back_ahead(run_.request);
-  plan_next();
-
-  const SchedulerOutput& output = running_.plan.output;
-  const bool goes_on = output.scheduled.size() == 1 && output.num_tokens == 1 && !run_.stopping &&
-                       output.scheduled.front().request() == run_.request &&
-                       output.scheduled.front().begin == run_.position + run_.num_taken;
-  if (goes_on && (run_.num_taken < std::ssize(tokens) || !resident_->ended())) return;
-  end_run();
-  if (!output.scheduled.empty() && !(goes_on && resident_ != nullptr && start_run())) {
-    launch_running();
+  if (resident_->ended()) {
+    finish_run();
+  } else if (now_ns - run_.last_token_ns > resident_->hang_ns()) {
+    give_up_run();
   }
-  publish(SchedulerOutput());
 }
 
 void EngineLoop::take_run_token(int32_t token_id) {
@@ -169,41 +183,68 @@ void EngineLoop::take_run_token(int32_t token_id) {
   publish(output);
 }
 
-// Waits until the device is free again: two tokens at most.
-void EngineLoop::end_run() {
+// Nothing more is taken of the run: the planned step waits until the device is free, which takes
+// two tokens at most.
+void EngineLoop::leave_run(bool continues, bool is_used_up) {
+  if (!is_used_up) stop_run();
+  run_.leaving = true;
+  run_.continues = continues;
+}
+
+void EngineLoop::stop_run() {
+  if (std::exchange(run_.stopping, true)) return;
   resident_->stop();
-  const int64_t began_ns = steady_now_ns();
-  while (!resident_->ended() && steady_now_ns() - began_ns < kHangNs) {
-    (void)resident_->wait(resident_->most_tokens(), kWaitNs);
-  }
-  waited_ns_ += steady_now_ns() - began_ns;
+}
+
+// The run has ended. The planned step has no token: it is launched like any other, or begins a run.
+void EngineLoop::finish_run() {
+  if (!run_.leaving && !run_.stopping) drop_resident("a run ended without a token");
   run_.under_way = false;
   num_alone_steps_ = 0;
   {
     const std::lock_guard lock(mutex_);
     stats_.executor_in_use = "";
+    if (run_.stopping) ++stats_.num_runs_stopped;
   }
-  if (!resident_->ended()) abort_resident();
   state_.give_back_ahead(run_.request);
+  const SchedulerOutput& output = running_.plan.output;
+  if (!find_active(output) || !scheduler_events_.empty()) {
+    // Somebody came or went while it was waited for.
+    withdraw(state_, output);
+    plan_next();
+  }
+  const bool runs_on = run_.continues && !run_.stopping && resident_ != nullptr;
+  if (!output.scheduled.empty() && !(runs_on && start_run())) launch_running();
+  publish(SchedulerOutput());
 }
 
-void EngineLoop::abort_resident() {
-  resident_->abort();
-  const int64_t began_ns = steady_now_ns();
-  while (!resident_->ended() && steady_now_ns() - began_ns < kHangNs) {
+// The run hangs.
+void EngineLoop::give_up_run() {
+  run_.stopping = true;
+  abort_run();
+  finish_run();
+}
+
+// Where no step follows.
+void EngineLoop::end_run_now() {
+  stop_run();
+  if (!wait_for_end(run_.last_token_ns + resident_->hang_ns())) abort_run();
+  run_.under_way = false;
+}
+
+bool EngineLoop::wait_for_end(int64_t until_ns) {
+  while (!resident_->ended() && steady_now_ns() < until_ns) {
     (void)resident_->wait(resident_->most_tokens(), kWaitNs);
   }
-  drop_resident(str("a run gave no token for ", kHangNs / 1'000'000'000, " s"));
+  return resident_->ended();
 }
 
-// The planned step has no token: it is launched like any other.
-void EngineLoop::give_up_run() {
-  end_run();
-  if (resident_ != nullptr) drop_resident("a run ended without a token");
-  find_active(running_.plan.output);
-  if (active_.front() == nullptr) plan_next();
-  if (!running_.plan.output.scheduled.empty()) launch_running();
-  publish(SchedulerOutput());
+void EngineLoop::abort_run() {
+  const int64_t hang_ns = resident_->hang_ns();
+  resident_->abort();
+  const bool ended = wait_for_end(steady_now_ns() + kAbortNs);
+  drop_resident(str("a run gave no token for ", hang_ns / 1'000'000, " ms",
+                    ended ? "" : " and did not end when it was aborted"));
 }
 
 }  // namespace slipstream

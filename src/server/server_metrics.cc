@@ -155,6 +155,8 @@ void ServerMetrics::attach_counters(Engine& engine, const MetricLabels& labels) 
   mirror("slipstream:engine_steps_total", "Steps of the engine.", &EngineStats::num_steps);
   mirror("slipstream:latency_runs_total", "Times that a lone request went to the latency gear.",
          &EngineStats::num_runs);
+  mirror("slipstream:latency_runs_stopped_total",
+         "Of them, those that were over before their last token.", &EngineStats::num_runs_stopped);
   mirror("slipstream:latency_run_tokens_total", "Tokens that the latency gear has made.",
          &EngineStats::num_run_tokens);
   for (const FinishReason reason :
