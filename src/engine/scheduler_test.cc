@@ -347,6 +347,28 @@ TEST_F(SchedulerTest, PlanTakenBackLeavesNothing) {
   EXPECT_EQ(step().scheduled[0].begin, 5);
 }
 
+TEST_F(SchedulerTest, BlocksTakenAheadAreGivenBack) {
+  start(limits_of(4, 8), 6);
+  submit(1, 5, 12);
+  step();
+  EXPECT_EQ(state_->reserve_ahead(1, 9), 9);
+  EXPECT_EQ(state_->blocks().num_used(), 3);
+  EXPECT_EQ(state_->reserve_ahead(1, 100), 17) << "no longer than its limit";
+  EXPECT_EQ(state_->blocks().num_used(), 5);
+  step();
+  EXPECT_EQ(state_->blocks().num_used(), 5) << "a step takes none of its own";
+  state_->give_back_ahead(1);
+  EXPECT_EQ(state_->blocks().num_used(), 2);
+  submit(2, 9, 1);
+  while (state_->blocks().num_used() < 5) step();
+  EXPECT_EQ(state_->reserve_ahead(1, 100), 12) << "as many as are free";
+  cancel(1);
+  cancel(2);
+  plan();
+  EXPECT_EQ(state_->blocks().num_used(), 0);
+  state_->give_back_ahead(1);  // who has ended has nothing to give
+}
+
 TEST_F(SchedulerTest, S4ResultsOfAnEndedSequenceAreIgnored) {
   start(limits_of(4, 8), 64);
   submit(1, 4, 9);
