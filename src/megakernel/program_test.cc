@@ -71,20 +71,31 @@ TEST(DecodeProgram, SaysWhyAModelDoesNotFit) {
   EXPECT_NE(why(spec_of(576, 1536, 9, 3, 64, 100)).find("vocab_size is 100"), std::string::npos);
   EXPECT_NE(why(spec_of(1024, 65536, 16, 8, 64, 4096), StreamFormat::kF8E4M3).find("tiles"),
             std::string::npos);
+  EXPECT_NE(why(spec_of(576, 1536, 9, 3, 64, 4096), StreamFormat::kI4).find("576 columns"),
+            std::string::npos);
+  EXPECT_NE(why(spec_of(1024, 24704, 16, 8, 64, 4096), StreamFormat::kI4).find("24576"),
+            std::string::npos);
+  EXPECT_NE(why(spec_of(5120, 8192, 16, 8, 64, 4096), StreamFormat::kI4).find("INT4"),
+            std::string::npos);
 }
 
 // Whatever the shape: a reason, or a program in which every row and column is computed once.
 TEST(DecodeProgram, HoldsForAnyShape) {
   SplitMix64 random(11);
   int num_programs = 0;
+  int num_i4 = 0;
   for (int i = 0; i < 300; ++i) {
     const int head_dim = std::array{64, 96, 128}[random.below(3)];
     const int kv_heads = static_cast<int>(1 + random.below(16));
     const int heads = kv_heads * static_cast<int>(1 + random.below(8));
-    const auto hidden = static_cast<int64_t>(4 * (100 + random.below(1200)));
-    const auto intermediate = static_cast<int64_t>(2 * (100 + random.below(9000)));
+    const auto layers =
+        std::array{StreamFormat::kBF16, StreamFormat::kF8E4M3, StreamFormat::kI4}[random.below(3)];
+    const bool is_i4 = layers == StreamFormat::kI4;
+    const auto hidden =
+        static_cast<int64_t>(is_i4 ? 128 * (3 + random.below(30)) : 4 * (100 + random.below(1200)));
+    const auto intermediate = static_cast<int64_t>(is_i4 ? 128 * (3 + random.below(150))
+                                                         : 2 * (100 + random.below(9000)));
     const auto vocab = static_cast<int64_t>(400 + random.below(60000));
-    const auto layers = random.below(2) == 0 ? StreamFormat::kBF16 : StreamFormat::kF8E4M3;
     const auto program =
         make_program(spec_of(hidden, intermediate, heads, kv_heads, head_dim, vocab), layers,
                      StreamFormat::kBF16);
@@ -93,11 +104,13 @@ TEST(DecodeProgram, HoldsForAnyShape) {
       continue;
     }
     ++num_programs;
+    num_i4 += is_i4;
     const Status status = check_program(program.value());
     EXPECT_TRUE(status.ok()) << hidden << " " << intermediate << " " << heads << "/" << kv_heads
                              << ": " << status.message();
   }
   EXPECT_GT(num_programs, 60);
+  EXPECT_GT(num_i4, 20);
 }
 
 TEST(ProgramCheck, RefusesWhatIsWrong) {
@@ -124,7 +137,7 @@ TEST(ProgramCheck, RefusesWhatIsWrong) {
       {"share", [](DecodeProgram& p) { p.num_kv_heads = 2; }},
       {"other heads", [](DecodeProgram& p) { p.key.head_dim = 128; }},
       {"parts", [](DecodeProgram& p) { p.log2_parts = -1; }},
-      {"stage", [](DecodeProgram& p) { p.stream_stride += 16; }},
+      {"whole copy", [](DecodeProgram& p) { p.stream_stride += 8; }},
       {"empty", [](DecodeProgram& p) { p.products[kDown].num_units = -4; }},
       {"empty", [](DecodeProgram& p) { p.products[kQkv].round_slices = 0; }},
       {"scales", [](DecodeProgram& p) { p.key.layers = StreamFormat::kF8E4M3; }},
@@ -136,6 +149,51 @@ TEST(ProgramCheck, RefusesWhatIsWrong) {
     const Status status = check_program(bad);
     EXPECT_FALSE(status.ok()) << word;
     EXPECT_NE(status.message().find(word), std::string::npos) << word << ": " << status.message();
+  }
+}
+
+TEST(ProgramCheck, RefusesWhatIsWrongOfInt4) {
+  const auto made =
+      make_program(spec_of(1536, 8960, 12, 2, 128, 4096), StreamFormat::kI4, StreamFormat::kBF16);
+  ASSERT_TRUE(made.ok()) << made.status().message();
+  EXPECT_TRUE(check_program(made.value()).ok());
+  DecodeProgram bad = made.value();
+  bad.products[kDown].num_rounds = kMostI4DownRounds + 1;
+  EXPECT_NE(check_program(bad).message().find("scaled together"), std::string::npos);
+  bad = made.value();
+  bad.products[kOut].num_cols -= 64;
+  EXPECT_NE(check_program(bad).message().find("not full"), std::string::npos);
+  bad = made.value();
+  bad.stream_stride -= kI4SliceBytes;
+  EXPECT_NE(check_program(bad).message().find("stream_stride"), std::string::npos);
+}
+
+// A CTA's slots, as the producer asks for them, are its stream without gaps, and fit.
+TEST(DecodeProgram, SlotsAreTheStream) {
+  for (const StreamFormat format :
+       {StreamFormat::kBF16, StreamFormat::kF8E4M3, StreamFormat::kI4}) {
+    for (const int num_units : {128, 129, 192, 224, 300, 448, 1000, 1537}) {
+      const ProductPhase phase{.num_units = num_units,
+                               .num_slices = 23,
+                               .num_rounds = 2,
+                               .round_slices = 12,
+                               .format = format};
+      for (int cta = 0; cta < kDecodeCtas; ++cta) {
+        const TileShare share = tile_share(num_units, cta);
+        int64_t bytes = 0;
+        SlotBlock block;
+        int tile = 0;
+        for (; tile < share.num_tiles(); tile += block.num_tiles) {
+          EXPECT_EQ(tiles_bytes(phase, share, tile), bytes);
+          block = slot_block(format, share, tile);
+          EXPECT_EQ(block.bytes % 16, 0);
+          EXPECT_LE(block.bytes * kConsumerWarps / 2, half_slot_bytes(format));
+          bytes += int64_t{block.num_slots} * block.bytes * phase.num_slices;
+        }
+        EXPECT_EQ(tile, share.num_tiles());
+        EXPECT_EQ(product_bytes(phase, cta), bytes);
+      }
+    }
   }
 }
 
