@@ -38,7 +38,7 @@ class StepPacer {
 // How the resident decoder behaves. Its tokens are those of the steps; so that what it is told of a
 // draw shows, both give other tokens for another seed or temperature above 0.
 struct FakeRuns {
-  int64_t hang_ns = 5'000'000'000;
+  int64_t hang_ns = ResidentDecoder::kHangNs;
   int64_t num_ahead = 0;  // tokens that it computes beyond those that are looked at
   bool start_fails = false;
   // Positions of tokens; -1: none.

@@ -31,12 +31,14 @@ struct DecodeRun {
 
 class ResidentDecoder {
  public:
+  static constexpr int64_t kHangNs = 5'000'000'000;
+
   virtual ~ResidentDecoder() = default;
   virtual const char* name() const = 0;
   virtual int64_t most_tokens() const = 0;  // of a run
   virtual int64_t most_end_ids() const = 0;
   // A run that gives no token for so long hangs.
-  virtual int64_t hang_ns() const { return 5'000'000'000; }
+  virtual int64_t hang_ns() const { return kHangNs; }
   // When the run before has ended. An error: it cannot be used any more.
   virtual Status start(const DecodeRun& run) = 0;
   // The run's tokens so far, once there are more than `num_known`, it has ended, or the time is

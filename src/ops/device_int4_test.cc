@@ -9,44 +9,21 @@
 
 #include "base/random.h"
 #include "core/half.h"
-#include "ops/ops.h"
-#include "ops/ops_cases.h"
+#include "ops/device_ops_test_util.h"
 #include "quant/int4_rows.h"
 
 namespace slipstream {
 namespace {
 
-class DeviceInt4 : public testing::Test {
+class DeviceInt4 : public DeviceOpsTest {
  protected:
-  void SetUp() override {
-    std::string why;
-    ops_ = cuda_ops(&why);
-    if (ops_ == nullptr) GTEST_SKIP() << why;
-    ctx_.pool = &pool_;
-    ctx_.weight_dtype = DType::kI4;
-    OpLimits limits = op_case_limits();
-    limits.max_logit_rows = limits.max_tokens;
-    limits.max_head_dim = 64;
-    const Status opened = ops_->open(ctx_, limits);
-    ASSERT_TRUE(opened.ok()) << opened.message();
-  }
+  void SetUp() override { open(DType::kI4); }
 
-  Weight packed(const SourceMatrix& source) {
-    auto weight = ops_->pack(ctx_, source, WeightRole::kLinear);
-    EXPECT_TRUE(weight.ok()) << weight.status().message();
-    return weight.ok() ? std::move(weight).value() : Weight{};
-  }
   Weight packed_random(int64_t rows, int64_t cols, uint64_t seed) {
     auto weight = ops_->pack_random(
         ctx_, {.rows = rows, .cols = cols, .seed = seed, .whole_cols = cols}, WeightRole::kLinear);
     EXPECT_TRUE(weight.ok()) << weight.status().message();
     return weight.ok() ? std::move(weight).value() : Weight{};
-  }
-  template <typename T>
-  std::vector<T> read(const void* from, int64_t count) const {
-    std::vector<T> values(static_cast<size_t>(count));
-    ops_->memory->copy_out(values.data(), from, values.size() * sizeof(T));
-    return values;
   }
   // row(i) is what row i of the matrix was made of.
   template <typename Row>
@@ -71,7 +48,7 @@ class DeviceInt4 : public testing::Test {
     }
   }
   void expect_rows_of(const SourceMatrix& source) {
-    expect_rows(packed(source), [&](int64_t row) {
+    expect_rows(packed(source, WeightRole::kLinear), [&](int64_t row) {
       std::vector<float> values(static_cast<size_t>(source.cols));
       dequantize_row(source, row, values.data());
       return values;
@@ -86,10 +63,6 @@ class DeviceInt4 : public testing::Test {
     ops_->memory->copy_in(buffer.data(), values.data(), values.size() * 2);
     return buffer;
   }
-
-  const Ops* ops_ = nullptr;
-  ThreadPool pool_{2};
-  OpContext ctx_;
 };
 
 TEST_F(DeviceInt4, FloatsBecomeTheBitsOfTheQuantiser) {

@@ -3,13 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <string>
 #include <vector>
 
 #include "core/e4m3.h"
 #include "core/half.h"
-#include "ops/ops.h"
-#include "ops/ops_cases.h"
+#include "ops/device_ops_test_util.h"
 
 namespace slipstream {
 namespace {
@@ -17,19 +15,10 @@ namespace {
 constexpr int64_t kRows = 272;  // neither is a multiple of a block
 constexpr int64_t kCols = 400;
 
-class DevicePack : public testing::Test {
+class DevicePack : public DeviceOpsTest {
  protected:
   void SetUp() override {
-    std::string why;
-    ops_ = cuda_ops(&why);
-    if (ops_ == nullptr) GTEST_SKIP() << why;
-    ctx_.pool = &pool_;
-    ctx_.weight_dtype = DType::kF8E4M3;
-    OpLimits limits = op_case_limits();
-    limits.max_logit_rows = limits.max_tokens;
-    limits.max_head_dim = 64;
-    const Status opened = ops_->open(ctx_, limits);
-    ASSERT_TRUE(opened.ok()) << opened.message();
+    open(DType::kF8E4M3);
     for (int64_t i = 0; i < kRows; ++i) scales_.push_back(0.001f * static_cast<float>(i + 1));
     codes_ = random_matrix(QuantType::kE4M3, kRows, kCols, 5);
     source_ = {codes_.data(), QuantType::kE4M3, kRows, kCols};
@@ -37,26 +26,12 @@ class DevicePack : public testing::Test {
                       kCols};
   }
 
-  Weight packed(WeightRole role) {
-    auto weight = ops_->pack(ctx_, source_, role);
-    EXPECT_TRUE(weight.ok()) << weight.status().message();
-    return weight.ok() ? std::move(weight).value() : Weight{};
-  }
-  template <typename T>
-  std::vector<T> read(const void* from, int64_t count) const {
-    std::vector<T> values(static_cast<size_t>(count));
-    ops_->memory->copy_out(values.data(), from, values.size() * sizeof(T));
-    return values;
-  }
   std::vector<float> source_row(int64_t row) const {
     std::vector<float> values(kCols);
     dequantize_row(source_, row, values.data());
     return values;
   }
 
-  const Ops* ops_ = nullptr;
-  ThreadPool pool_{2};
-  OpContext ctx_;
   std::vector<float> scales_;
   std::vector<std::byte> codes_;
   SourceMatrix source_;
@@ -65,7 +40,7 @@ class DevicePack : public testing::Test {
 TEST_F(DevicePack, E4M3WithAScalePerRowOrTensorLiesThereAsInTheFile) {
   for (const int64_t rows_per_scale : {int64_t{1}, kRows}) {
     source_.scales.rows_per_scale = rows_per_scale;
-    const Weight weight = packed(WeightRole::kLinear);
+    const Weight weight = packed(source_, WeightRole::kLinear);
     ASSERT_EQ(weight.dtype, DType::kF8E4M3);
     EXPECT_EQ(read<std::byte>(weight.payload, kRows * kCols), codes_);
     const std::vector<float> scales = read<float>(weight.row_scales, kRows);
@@ -78,7 +53,7 @@ TEST_F(DevicePack, E4M3WithAScalePerRowOrTensorLiesThereAsInTheFile) {
 
 TEST_F(DevicePack, E4M3WithAScalePerBlockIsRoundedOnceMore) {
   source_.scales.rows_per_scale = source_.scales.cols_per_scale = 128;
-  const Weight weight = packed(WeightRole::kLinear);
+  const Weight weight = packed(source_, WeightRole::kLinear);
   ASSERT_EQ(weight.dtype, DType::kF8E4M3);
   const std::vector<uint8_t> codes = read<uint8_t>(weight.payload, kRows * kCols);
   const std::vector<float> scales = read<float>(weight.row_scales, kRows);
@@ -98,7 +73,7 @@ TEST_F(DevicePack, E4M3WithAScalePerBlockIsRoundedOnceMore) {
 
 TEST_F(DevicePack, WhatIsNotToBeQuantisedIsBf16) {
   for (const WeightRole role : {WeightRole::kUnquantizedLinear, WeightRole::kVocabulary}) {
-    const Weight weight = packed(role);
+    const Weight weight = packed(source_, role);
     ASSERT_EQ(weight.dtype, DType::kBF16);
     const std::vector<uint16_t> got = read<uint16_t>(weight.payload, kRows * kCols);
     for (int64_t row = 0; row < kRows; ++row) {
